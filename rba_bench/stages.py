@@ -6,6 +6,7 @@ The commands and the Python interface both call these functions.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from rba_bench.progress import say
 from rba_bench.recipes import recipe_file
 
 if TYPE_CHECKING:
+    from rba_bench.synthesis.quality import QualityOptions
+    from rba_bench.training.rewards import RewardModel
     from rba_bench.training.training_recipe import TrainingRecipe
     from rba_bench.training.training_run import TrainResult
 
@@ -72,7 +75,47 @@ def make_set(
         folder,
         workers=workers,
         test_sets=lambda: task_texts(download=False),
+        load_reward=load_reward_scorer,
     )
+
+
+@dataclass(frozen=True)
+class RewardScorer:
+    """A reward model that scores the answers of synthesis (an `AnswerScorer`)."""
+
+    model: "RewardModel"
+    facts: dict[str, Any]
+
+    def score(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """See `AnswerScorer`."""
+        return self.model.score(user_texts, responses)
+
+    def identity(self) -> dict[str, Any]:
+        """See `AnswerScorer`."""
+        return {"scorer": "reward", **self.facts}
+
+
+def load_reward_scorer(options: "QualityOptions") -> RewardScorer:
+    """The reward model of `text_filters.quality`.
+
+    Raises:
+        MissingPrerequisite: it is not there.
+        UserError: it cannot be used.
+    """
+    from rba_bench.assets import resolve_model
+    from rba_bench.textlm.weights import local_folder, setup_sha256, weights_sha256
+    from rba_bench.training.rewards import RewardModel
+    from rba_bench.training.rewards.reward import naming_key
+
+    with naming_key("text_filters.quality.model"):
+        folder = local_folder(resolve_model(options.model or "", "reward"), "reward model")
+        model = RewardModel.from_pretrained(folder, options.device, options.batch_size, options.output)
+    facts = {
+        "path": options.model,
+        "weights_sha256": weights_sha256(folder),
+        "setup_sha256": setup_sha256(folder),
+    }
+    return RewardScorer(model, facts if options.output is None else {**facts, "output": options.output})
 
 
 def training_recipe(

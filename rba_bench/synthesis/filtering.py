@@ -5,6 +5,7 @@ shards need to know of earlier ones is a number for each kept text and the count
 shard, so a run that goes on reads no texts.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 
 from rba_bench.files import sha256_bytes, sha256_file, write_atomic
 from rba_bench.synthesis.filters import KEPT
+from rba_bench.synthesis.quality import AnswerScorer
 from rba_bench.synthesis.shards import (
     filtered_name,
     finished_shard,
@@ -33,6 +35,7 @@ from rba_bench.synthesis.texts.exact_duplicates import ExactDuplicates
 from rba_bench.synthesis.texts.near_duplicates import NearDuplicates, Sketches, sketch_texts
 from rba_bench.synthesis.units import Unit, split_of, text_id
 
+SCORE_DIGITS = 4  # the next ones depend on the batch
 _FIELDS = tuple(field.name for field in fields(Unit))
 _LABELS = ("kind", "prompt", "instruction", "source_lang", "target_lang", "topic", "difficulty")
 
@@ -83,9 +86,20 @@ class ShardFilter(ABC):
         del state
         self.kinds = Counter(kinds)
 
-    def facts(self) -> dict[str, Any] | None:
-        """Who labelled what is kept, for the manifest; None for nobody."""
-        return None
+    def facts(self) -> dict[str, Any]:
+        """Models that labelled or scored, for the manifest: by its key what identifies each."""
+        return {}
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What decides beside the candidates: the recipe, and the weights behind the models that it names.
+
+        Ask before the first shard is decided: how a server labels is known better later, but stays the same.
+        """
+        models = self.facts()
+        if not models:
+            return config
+        known = {use: {k: v for k, v in facts.items() if k != "path"} for use, facts in models.items()}
+        return {**config, "models": known}
 
     def units(self, out: Path, number: int) -> Iterator[Any]:
         """What is kept of a shard, in order, as the stage `speak` takes it."""
@@ -98,11 +112,14 @@ class InstructionFilter(ShardFilter):
     Args:
         recipe: The wanted numbers, and what counts as nearly the same.
         labeller: Labels topic and difficulty of what is kept; None keeps those of the candidates.
+        scorer: Scores answers for `text_filters.quality`; None where nothing is scored.
     """
 
-    def __init__(self, recipe: SynthesisRecipe, labeller: Labeller | None = None) -> None:
+    def __init__(
+        self, recipe: SynthesisRecipe, labeller: Labeller | None = None, scorer: AnswerScorer | None = None
+    ) -> None:
         super().__init__()
-        self.recipe, self.labeller = recipe, labeller
+        self.recipe, self.labeller, self.scorer = recipe, labeller, scorer
         self._seen = ExactDuplicates()
         options = recipe.text_filters.near_duplicates
         self._near = None if options is None else NearDuplicates(options)
@@ -121,6 +138,7 @@ class InstructionFilter(ShardFilter):
         candidates = list(asked)
         sketches = self._sketches(candidates)
         decisions, numbers, places, unanswered = [], [], [], []
+        answered: list[tuple[dict[str, Any], dict[str, Any]]] = []  # decisions with their candidates
         for place, candidate in enumerate(candidates):
             number = text_number(candidate["text"])
             reason = self._reason(candidate, number) or self._near_reason(sketches, place)
@@ -134,10 +152,16 @@ class InstructionFilter(ShardFilter):
                 self.kinds[candidate["kind"]] += 1
                 decision["answer"] = candidate["answer"]["reason"]
                 if decision["answer"] == KEPT:
-                    decision |= asdict(self._unit(candidate))
+                    answered.append((decision, candidate))
                 else:
                     unanswered.append(candidate["kind"])
             decisions.append(decision)
+        self._score(answered)
+        for decision, candidate in answered:
+            if decision["answer"] == KEPT:
+                decision |= asdict(self._unit(candidate))
+            else:
+                unanswered.append(candidate["kind"])
         self.kinds.subtract(unanswered)
         self._label([decision for decision in decisions if decision.get("answer") == KEPT])
         state = {"texts": np.asarray(numbers, dtype=np.uint64)}
@@ -153,9 +177,13 @@ class InstructionFilter(ShardFilter):
         if self._near is not None:
             self._near.insert(Sketches(state["bands"], state["values"]))
 
-    def facts(self) -> dict[str, Any] | None:
+    def facts(self) -> dict[str, Any]:
         """See `ShardFilter`."""
-        return None if self.labeller is None else self.labeller.identity()
+        facts = {} if self.labeller is None else {"labels": self.labeller.identity()}
+        options = self.recipe.text_filters.quality
+        if self.scorer is None or options is None:
+            return facts
+        return {**facts, "quality": {**self.scorer.identity(), "min": options.min}}
 
     def _sketches(self, candidates: Sequence[dict[str, Any]]) -> Sketches | None:
         """Of all texts of a shard, by which near duplicates are found; None where none are looked for."""
@@ -168,6 +196,22 @@ class InstructionFilter(ShardFilter):
         if self._near is None or sketches is None:
             return KEPT
         return "near_duplicate" if self._near.add(sketches[place : place + 1])[0] >= 0 else KEPT
+
+    def _score(self, answered: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Record the score of each usable answer; those that are too low are usable no more."""
+        options = self.recipe.text_filters.quality
+        if self.scorer is None or options is None or not answered:
+            return
+        # an answer is judged by what was asked
+        requests = [f"{candidate['text']}{self.recipe.answer_prompt or ''}" for _, candidate in answered]
+        scores = self.scorer.score(requests, [candidate["answer"]["response"] for _, candidate in answered])
+        for (decision, _), score in zip(answered, scores, strict=True):
+            if math.isnan(score):
+                decision["answer"] = "not_scored"
+                continue
+            decision["score"] = round(score, SCORE_DIGITS)
+            if options.min is not None and decision["score"] < options.min:
+                decision["answer"] = "low_score"
 
     def _label(self, kept: list[dict[str, Any]]) -> None:
         if self.labeller is None or not kept:

@@ -3,7 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rba_bench.files import sha256_bytes, write_json
 from rba_bench.machine import package_version
 from rba_bench.synthesis.filtering import FilteredShard
 from rba_bench.synthesis.filters import ANSWER_REASONS, INSTRUCTION_REASONS, KEPT
+from rba_bench.synthesis.quality import QUALITY_REASONS
 from rba_bench.synthesis.shards import MAKER
 from rba_bench.synthesis.speaking import RowMaker
 from rba_bench.synthesis.speech import CLIP_REASONS
@@ -33,13 +34,13 @@ class MoreFacts:
     Attributes:
         dropped_clips: Clips that were left out, by reason.
         benchmarks: Test sets that nothing may repeat.
-        labels: Who labelled topic and difficulty.
+        models: Models that labelled or scored, by the manifest's key.
         source: Which data set the recordings come from.
     """
 
     dropped_clips: Mapping[str, int]
     benchmarks: BenchmarkIndex | None = None
-    labels: Mapping[str, Any] | None = None
+    models: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] | None = None
 
 
@@ -92,8 +93,8 @@ def write_manifest(
         },
         "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
         "asr": maker.round_trip_facts(),
-        **({} if facts.labels is None else {"labels": without_paths(dict(facts.labels))}),
         **({} if facts.source is None else {"source": dict(facts.source)}),
+        **without_paths(dict(facts.models)),
         **({} if facts.benchmarks is None else {"test_sets": _test_sets(facts.benchmarks)}),
         "counts": counts,
         "versions": versions,
@@ -113,7 +114,8 @@ def _count_decisions(
     reasons: Counter[str] = Counter()
     for shard in shards:
         reasons.update(getattr(shard, part))
-    found = {reason: TEXT_REASONS[reason] for reason in reasons if reason in TEXT_REASONS}
+    further = {**TEXT_REASONS, **QUALITY_REASONS}
+    found = {reason: further[reason] for reason in reasons if reason in further}
     dropped = {
         reason: {"n": reasons[reason], "meaning": meaning}
         for reason, meaning in {**found, **meanings}.items()

@@ -32,6 +32,7 @@ from rba_bench.synthesis.corpora import (
 )
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
+from rba_bench.synthesis.quality import RewardLoader, load_scorer, signed_filters
 from rba_bench.synthesis.shards import DONE, clips_name, finished_shard, make_plan
 from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
@@ -73,6 +74,7 @@ def synthesize(
     engine: SpeechEngine | None = None,
     workers: int | None = 0,
     test_sets: TestSets | None = None,
+    load_reward: RewardLoader | None = None,
 ) -> Path:
     """Make the alignment set of `recipe` in `out`, or finish what an earlier run began there.
 
@@ -84,6 +86,7 @@ def synthesize(
         workers: processes that speak; 0 speaks in this one, None takes as many as the set is worth. The bytes are the
             same. A script that asks for some needs `if __name__ == "__main__":`, as for all of multiprocessing.
         test_sets: reads what `text_filters.decontaminate` compares with.
+        load_reward: reads the reward model of `text_filters.quality`.
 
     Returns:
         `out`, holding a complete alignment set.
@@ -109,7 +112,8 @@ def synthesize(
         if finished:
             say(f"{out} is complete already")
         else:
-            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, test_sets).run()
+            readers = (test_sets, load_reward)
+            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, *readers).run()
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
     except RbaError:
@@ -136,6 +140,8 @@ def _signed_config(
         for key, value in recipe.resolved().items()
         if key not in NOT_CONTENT and not (key in LATER and value == DEFAULTS[key])
     }
+    if "text_filters" in config:
+        config["text_filters"] = signed_filters(config["text_filters"])
     if is_server(recipe):
         config["teacher"] = identity["name"]
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies
@@ -161,6 +167,7 @@ class _Synthesis:
     engine: SpeechEngine | None
     workers: int
     test_sets: TestSets | None
+    load_reward: RewardLoader | None
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
@@ -169,9 +176,10 @@ class _Synthesis:
         """All stages, then the manifest."""
         sweep(self.out)  # half-written files of a killed run
         # before the long part: an engine that is not installed is found at once
-        maker, shards = self._maker(), self._filter()
+        maker = self._maker()
         given = self.teacher
         self.teacher = given or load_teacher(self.recipe)
+        shards = self._filter(self.teacher)
         query = find_query(self.recipe) if self._is_magpie and given is None else None
         asker = self._asker(self.teacher, query)
         with ShardSpeaker(maker, self.workers, self._note) as speaker:
@@ -207,14 +215,15 @@ class _Synthesis:
             maker.try_engines()
         return maker
 
-    def _filter(self) -> ShardFilter:
+    def _filter(self, teacher: TextLM) -> ShardFilter:
         if self.recipe.source is not None:
             return TranslationFilter(self.recipe, self.recipe.source, self.utterances)
         _ = self.benchmark_folder  # files of `against` are read before anything is asked
-        labels = self.recipe.labels
+        labels, quality = self.recipe.labels, self.recipe.text_filters.quality
         return InstructionFilter(
             self.recipe,
             None if labels is None else load_labeller(labels.model, labels.device, labels.batch_size),
+            None if quality is None else load_scorer(quality, teacher, self.load_reward),
         )
 
     def _asker(self, teacher: TextLM, query: QueryTemplate | None) -> Asker:
@@ -275,14 +284,14 @@ class _Synthesis:
                     ahead.append(stack.enter_context(AskAhead(self.out, asker, number, lanes)))
                 return ahead[0].take(number)
 
-            before = None
+            deciding, before = shards.settings(self.config), None
             for number in count():
                 if shards.enough:
                     break
                 check_yield(self.recipe, number, shards.kinds.total(), self.texts)
                 if number == asker.shards:
                     break
-                before = filter_shard(self.out, shards, self.config, before, number, take)
+                before = filter_shard(self.out, shards, deciding, before, number, take)
                 self.texts.append(before)
                 advance(before.kept)
                 yield from parts.add(before)

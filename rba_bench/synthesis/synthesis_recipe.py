@@ -11,6 +11,7 @@ from rba_bench.audio.speech_engines import VOICE_BANKS
 from rba_bench.errors import UserError
 from rba_bench.metrics.languages import TRANSLATE, short
 from rba_bench.recipes import Recipe, suggest
+from rba_bench.synthesis.quality import QualityOptions
 from rba_bench.synthesis.texts.near_duplicates import NearDuplicateOptions
 from rba_bench.synthesis.texts.text_rules import TextRuleSettings
 from rba_bench.textlm.chat import TemplateVariables
@@ -126,6 +127,9 @@ class TextFilterOptions(Recipe):
     )
     against: tuple[str, ...] = Field(
         (), description="files of texts that must not be repeated: FILE or FILE:COLUMN"
+    )
+    quality: QualityOptions | None = Field(
+        None, description="a score of each answer, and the least that it must reach"
     )
 
 
@@ -278,4 +282,8 @@ class SynthesisRecipe(Recipe):
         asks = self.instruction_prompt is not None and "{topic}" in self.instruction_prompt
         if asks != bool(self.topics):
             raise ValueError("topics and {topic} in instruction_prompt belong together")
+        if self.source is not None and self.text_filters.quality is not None:
+            raise ValueError(
+                "text_filters.quality scores answers to instructions, not translations of a source"
+            )
         return self

@@ -2,21 +2,28 @@
 
 The eight topics and five levels are those of the RBA paper's Table 1, where Llama-3.1-8B-Instruct tagged. A server is
 held to the labels by a JSON schema (`response_format`, as vLLM, SGLang, llama.cpp and OpenAI know it); a local model
-scores each label as its answer. Small models prefer some labels whatever the text: the score of a label is therefore
-its log-probability minus that for a text without content (contextual calibration, Zhao et al. 2021, arXiv 2102.09690).
+scores each label as its answer, all of them in one pass (`textlm.choices`).
+
+Labels are not calibrated by their likelihood for a text without content (Zhao et al. 2021, arXiv 2102.09690). That
+takes away what a model rightly expects, as most requests are of few kinds; and with SmolLM2-135M-Instruct 6 of 100
+topics were then right instead of 29. A model that small cannot label: 38 are right by always saying "information
+seeking" (`benchmarks/labels.py`).
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rba_bench.assets import resolve_model
 from rba_bench.errors import RbaError
+from rba_bench.synthesis.quality import load_scoring_model
 from rba_bench.textlm.endpoints.address import parse_endpoint
 from rba_bench.textlm.endpoints.client import EndpointClient
 from rba_bench.textlm.endpoints.health import EndpointRequest, RequestFailure
-from rba_bench.textlm.text_model import TextLM, load_textlm
+
+if TYPE_CHECKING:
+    from rba_bench.textlm.local import LocalTextLM
 
 # The paper's shares in per cent; of the levels it prints 26.1, 39.2, 28.7, "52" (which must be 5.2) and 0.8.
 TOPICS = {
@@ -30,7 +37,6 @@ TOPICS = {
     "others": 1.2,
 }
 LEVELS = {"very easy": 26.1, "easy": 39.2, "medium": 28.7, "hard": 5.2, "very hard": 0.8}
-NO_CONTENT = "N/A"
 TOPIC_PROMPT = (
     "Which kind of request is this? Answer with one of: " + ", ".join(TOPICS) + ".\n\nRequest: {text}"
 )
@@ -71,19 +77,18 @@ class Labeller(Protocol):
 
 
 class LikelihoodLabeller:
-    """The label that a local model finds likeliest as its answer, against an instruction without content.
+    """The label that a local model finds likeliest as its answer.
 
     Args:
         model: Scores the labels.
     """
 
-    def __init__(self, model: TextLM) -> None:
+    def __init__(self, model: "LocalTextLM") -> None:
         self.model = model
-        self._prior = {prompt: self._scores(prompt, labels, NO_CONTENT) for prompt, labels in _QUESTIONS}
 
     def label(self, texts: Sequence[str]) -> list[Labels]:
         """See `Labeller`; a text depends on no other."""
-        found = [self._likeliest(prompt, labels, texts) for prompt, labels in _QUESTIONS]
+        found = [self._likeliest(prompt, labels, texts) for prompt, labels in QUESTIONS]
         return [Labels(topic, level) for topic, level in zip(*found, strict=True)]
 
     def identity(self) -> dict[str, Any]:
@@ -91,20 +96,14 @@ class LikelihoodLabeller:
         return {"method": "likelihood", "prompts": [TOPIC_PROMPT, LEVEL_PROMPT], **self.model.identity()}
 
     def _likeliest(self, prompt: str, labels: Sequence[str], texts: Sequence[str]) -> list[str]:
-        prior, n = self._prior[prompt], len(labels)
-        turns = [prompt.replace("{text}", text) for text in texts for _ in labels]
-        values = self.model.logprobs(turns, [label for _ in texts for label in labels])
-        rows = (values[start : start + n] for start in range(0, len(values), n))
-        return [
-            max(zip(labels, row, prior, strict=True), key=lambda entry: entry[1] - entry[2])[0]
-            for row in rows
-        ]
+        """A label for each text; "" for one that is too long for the model."""
+        from rba_bench.textlm.choices import choice_logprobs
 
-    def _scores(self, prompt: str, labels: Sequence[str], text: str) -> list[float]:
-        return self.model.logprobs([prompt.replace("{text}", text)] * len(labels), labels)
+        scores = choice_logprobs(self.model, [prompt.replace("{text}", text) for text in texts], labels)
+        return ["" if math.isnan(row[0]) else labels[row.index(max(row))] for row in scores]
 
 
-_QUESTIONS = ((TOPIC_PROMPT, tuple(TOPICS)), (LEVEL_PROMPT, tuple(LEVELS)))
+QUESTIONS = ((TOPIC_PROMPT, tuple(TOPICS)), (LEVEL_PROMPT, tuple(LEVELS)))
 
 
 class SchemaLabeller:
@@ -189,4 +188,4 @@ def load_labeller(model: str, device: str, batch_size: int) -> Labeller:
     """
     if parse_endpoint(model) is not None:
         return SchemaLabeller(EndpointClient.from_spec(model))
-    return LikelihoodLabeller(load_textlm(str(resolve_model(model, "labeller")), device, batch_size))
+    return LikelihoodLabeller(load_scoring_model(model, device, batch_size))

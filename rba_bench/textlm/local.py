@@ -127,7 +127,7 @@ class LocalTextLM(TextLM):
         """
         if len(user_texts) != len(responses):
             raise ValueError(f"{len(user_texts)} user turns for {len(responses)} responses")
-        rows = [self._scored_ids(*pair) for pair in zip(user_texts, responses, strict=True)]
+        rows = [self.scored_ids(*pair) for pair in zip(user_texts, responses, strict=True)]
         longest = max((len(prompt) + len(answer) for prompt, answer in rows), default=0)
         if self.context is not None and longest > self.context:
             raise UserError(f"{longest} tokens to score, but the model's context is {self.context}")
@@ -219,8 +219,8 @@ class LocalTextLM(TextLM):
         """Token ids of raw text, whose special tokens are written out."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
-        """Prompt ids and ids of the response with its end token.
+    def scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
+        """Prompt ids and ids of the response with its end token: what `logprobs` sums over.
 
         They are tokenised as one text, as the model would have met them, unless the border moves (a token
         that spans prompt and response cannot be drawn after the prompt).

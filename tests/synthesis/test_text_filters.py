@@ -17,7 +17,14 @@ from rba_bench.synthesis.filtering import InstructionFilter
 from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.pipeline import synthesize
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
-from rba_bench.synthesis.tagging import LEVELS, TOPICS, Labels, LikelihoodLabeller
+from rba_bench.synthesis.tagging import (
+    LEVEL_PROMPT,
+    LEVELS,
+    TOPIC_PROMPT,
+    TOPICS,
+    Labels,
+    LikelihoodLabeller,
+)
 from rba_bench.textlm.text_model import Decoding, Generation
 
 pytest.importorskip("datasketch")
@@ -156,18 +163,26 @@ def test_an_llm_labels_what_is_kept(tmp_path: Path) -> None:
         ("others", "easy"),
         ("advice", "hard"),
     ]
-    assert filters.facts() == {"method": "by hand"}
+    assert filters.facts() == {"labels": {"method": "by hand"}}
 
 
 def test_a_local_model_gives_known_labels_that_depend_on_the_text_alone(tiny_textlm_dir: Path) -> None:
     from rba_bench.textlm.local import LocalTextLM
 
-    labeller = LikelihoodLabeller(LocalTextLM.from_pretrained(tiny_textlm_dir, batch_size=5))
+    lm = LocalTextLM.from_pretrained(tiny_textlm_dir, batch_size=5)
+    labeller = LikelihoodLabeller(lm)
     texts = [text for text, _ in ASKED]
     found = labeller.label(texts)
-    assert all(one.topic in TOPICS and one.difficulty in LEVELS for one in found)
     assert found[3:5] == labeller.label(texts[3:5])
-    assert labeller.label(["N/A"])[0].topic == next(iter(TOPICS))  # all labels tie with themselves
+    for prompt, labels, said in (
+        (TOPIC_PROMPT, list(TOPICS), [one.topic for one in found]),
+        (LEVEL_PROMPT, list(LEVELS), [one.difficulty for one in found]),
+    ):
+        for text, label in zip(texts, said, strict=True):
+            values = lm.logprobs([prompt.replace("{text}", text)] * len(labels), labels)
+            assert label == labels[values.index(max(values))]
+    assert labeller.label(["word " * 600, texts[3]]) == [Labels(), found[3]]  # no room for the first
+    assert labeller.identity()["method"] == "likelihood"
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

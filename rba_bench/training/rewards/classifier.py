@@ -208,7 +208,11 @@ class RewardModel(Reward):
 
     def __call__(self, rows: Sequence[AlignmentRow], responses: Sequence[str]) -> list[float]:
         """One number per (row, response)."""
-        texts = [self._read(row.user_text, response) for row, response in zip(rows, responses, strict=True)]
+        return self.score([row.user_text for row in rows], responses)
+
+    def score(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """The same for user turns without rows."""
+        texts = [self._read(*pair) for pair in zip(user_texts, responses, strict=True)]
         scores = [NOT_JUDGED] * len(texts)
         fitting = [i for i, text in enumerate(texts) if self.room is None or len(text[0]) <= self.room]
         too_long = len(texts) - len(fitting)

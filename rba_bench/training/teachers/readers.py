@@ -429,7 +429,8 @@ class PolicyTextLM(LocalTextLM):
     def _turn_ids(self, user_text: str) -> list[int]:
         return list(self.family.text_ids(user_text))
 
-    def _scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
+    def scored_ids(self, user_text: str, response: str) -> tuple[list[int], list[int]]:
+        """See `LocalTextLM.scored_ids`."""
         return self._turn_ids(user_text), list(self.family.answer_ids(response))
 
     def _decoder(self) -> Decoder | None:
