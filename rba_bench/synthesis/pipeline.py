@@ -30,6 +30,7 @@ from rba_bench.synthesis.corpora import (
     Utterance,
     read_utterances,
 )
+from rba_bench.synthesis.dialogues import DialogueAsker
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
@@ -38,7 +39,13 @@ from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import load_labeller
-from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
+from rba_bench.synthesis.teacher import (
+    find_dialogue_template,
+    find_query,
+    is_server,
+    load_teacher,
+    teacher_identity,
+)
 from rba_bench.synthesis.texts.against import read_against
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
 from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
@@ -52,6 +59,7 @@ LATER = (
     "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
     "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
     "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
+    "turns", "turns_prompt",
 )  # fmt: skip
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 CLIPS_WORTH_WORKERS = 2000
@@ -115,7 +123,7 @@ def synthesize(
 
 def _worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
     """Processes that speak: one a core, but none for a set that is spoken before they have started."""
-    clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction
+    clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction * recipe.turns
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
 
 
@@ -153,6 +161,7 @@ class _Synthesis:
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
+    earlier_seconds: float = 0.0  # of speech in earlier turns
 
     def run(self) -> None:
         """All stages, then the manifest."""
@@ -161,26 +170,24 @@ class _Synthesis:
         maker, shards = self._maker(), self._filter()
         given = self.teacher
         self.teacher = given or load_teacher(self.recipe)
-        query = find_query(self.recipe) if self._is_magpie and given is None else None
+        query = find_query(self.recipe) if self.recipe.samples_turns and given is None else None
         asker = self._asker(self.teacher, query)
         with ShardSpeaker(maker, self.workers, self._note) as speaker:
             with closing(self._jobs(asker, shards, maker.settings())) as jobs:
                 for job in jobs:
                     speaker.hand_in(job)
             speaker.finish()
-        template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
+        template = (
+            query.text if query else self.teacher.pre_query_template() if self.recipe.samples_turns else ""
+        )
         checksums = dict(sorted(self.checksums.items()))
-        facts = MoreFacts(self.dropped, self.benchmarks, shards.facts())
+        facts = MoreFacts(self.dropped, self.benchmarks, shards.facts(), self.earlier_seconds)
         manifest = write_manifest(
             self.recipe, self.identity, template, maker, self.texts, checksums, self.out, facts
         )
         counts = manifest["counts"]
         groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
         say(f"{self.out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
-
-    @property
-    def _is_magpie(self) -> bool:
-        return self.recipe.source is None and self.recipe.instruction_prompt is None
 
     def _maker(self) -> RowMaker:
         if self.recipe.source is not None:
@@ -202,7 +209,10 @@ class _Synthesis:
         settings = self.config
         if self.benchmarks is not None:
             settings = settings | {"benchmarks_sha256": self.benchmarks.content_sha256}
-        return InstructionAsker(self.recipe, teacher, settings, query, self._rules())
+        asked = (self.recipe, teacher, settings, query, self._rules())
+        if self.recipe.turns > 1:
+            return DialogueAsker(*asked, template=find_dialogue_template(self.recipe))
+        return InstructionAsker(*asked)
 
     def _rules(self) -> TextRules | None:
         """The rules of single texts, with the index of the test sets."""
@@ -239,6 +249,7 @@ class _Synthesis:
         if not marker["rows"]:  # nothing of it was kept
             return
         self.checksums[name] = str(marker["sha256"])
+        self.earlier_seconds += marker.get("earlier_seconds", 0.0)
 
     def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:
         """Shards of clips to be made, as soon as their instructions are known."""
