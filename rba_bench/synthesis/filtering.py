@@ -267,9 +267,9 @@ def filter_shard(
             answers=Counter(decision["answer"] for decision in decisions if "answer" in decision),
             **_count_ended(decisions),
         )
-    counts = (Counter(done[part]) for part in ("instructions", "answers"))
+    instructions, answers = (Counter(done[part]) for part in ("instructions", "answers"))
     turns = Counter({tuple(place): n for place, n in done.get(TURNS, ())})
-    return FilteredShard(number, done["sha256"], done["kept"], *counts, turns=turns)
+    return FilteredShard(number, done["sha256"], done["kept"], instructions, answers, turns)
 
 
 def _count_ended(decisions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

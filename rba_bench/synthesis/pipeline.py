@@ -177,16 +177,17 @@ class _Synthesis:
                 for job in jobs:
                     speaker.hand_in(job)
             speaker.finish()
-        template = (
-            query.text if query else self.teacher.pre_query_template() if self.recipe.samples_turns else ""
-        )
+        template = query.text if query else ""
+        if query is None and self.recipe.samples_turns:
+            template = self.teacher.pre_query_template()
         checksums = dict(sorted(self.checksums.items()))
         facts = MoreFacts(self.dropped, self.benchmarks, shards.facts(), self.earlier_seconds)
         manifest = write_manifest(
             self.recipe, self.identity, template, maker, self.texts, checksums, self.out, facts
         )
         counts = manifest["counts"]
-        groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
+        groups, clips = counts["groups"], counts["clips"]
+        minutes = (counts["hours"] + counts.get("hours_of_earlier_turns", 0.0)) * 60
         say(f"{self.out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
 
     def _maker(self) -> RowMaker:

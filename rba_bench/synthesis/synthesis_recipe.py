@@ -257,6 +257,8 @@ class SynthesisRecipe(Recipe):
             raise ValueError("topics and {topic} in instruction_prompt belong together")
         if self.turns > 1:
             self._check_dialogues()
+        elif self.turns_prompt is not None:
+            raise ValueError("turns_prompt is for later turns: set turns to 2 or more, or leave it out")
         return self
 
     def _check_dialogues(self) -> None:
