@@ -106,15 +106,15 @@ class InstructionAsker:
         judged = judge_candidate(candidate, self._tagger, self.recipe)
         if self.rules is None or judged["reason"] != KEPT:
             return judged
-        return judged | _dropped(self.rules.judge_instruction(judged["instruction"]))
+        return judged | drop_facts(self.rules.judge_instruction(judged["instruction"]))
 
     def _judged_answer(self, candidate: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         if self.rules is None or answer["reason"] != KEPT:
             return answer
-        return answer | _dropped(self.rules.judge_answer(candidate["instruction"], answer["response"]))
+        return answer | drop_facts(self.rules.judge_answer(candidate["instruction"], answer["response"]))
 
 
-def _dropped(drop: Drop | None) -> dict[str, str]:
+def drop_facts(drop: Drop | None) -> dict[str, str]:
     """Reason and detail of what is dropped; {} for what is kept."""
     if drop is None:
         return {}

@@ -9,13 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rba_bench.audio.turns import TURNS, Turn
 from rba_bench.files import sha256_bytes, sha256_file, write_atomic
 from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.quality import AnswerScorer
@@ -33,10 +34,9 @@ from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import Labeller
 from rba_bench.synthesis.texts.exact_duplicates import ExactDuplicates
 from rba_bench.synthesis.texts.near_duplicates import NearDuplicates, Sketches, sketch_texts
-from rba_bench.synthesis.units import Unit, split_of, text_id
+from rba_bench.synthesis.units import Dialogue, Unit, read_unit, split_of, text_id
 
 SCORE_DIGITS = 4  # the next ones depend on the batch
-_FIELDS = tuple(field.name for field in fields(Unit))
 _LABELS = ("kind", "prompt", "instruction", "source_lang", "target_lang", "topic", "difficulty")
 
 
@@ -49,6 +49,7 @@ class FilteredShard:
         sha256: Checksum of its file.
         kept: How many of its candidates are part of the set.
         instructions, answers: Candidates by reason; KEPT is one.
+        turns: Dialogues that ended with a bad text, by the number of the turn, `instruction` or `answer`, and reason.
     """
 
     number: int
@@ -56,6 +57,7 @@ class FilteredShard:
     kept: int
     instructions: Counter[str]
     answers: Counter[str]
+    turns: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
 
 class ShardFilter(ABC):
@@ -140,11 +142,13 @@ class InstructionFilter(ShardFilter):
         decisions, numbers, places, unanswered = [], [], [], []
         answered: list[tuple[dict[str, Any], dict[str, Any]]] = []  # decisions with their candidates
         for place, candidate in enumerate(candidates):
-            number = text_number(candidate["text"])
+            number = text_number(*said_by_user(candidate))
             reason = self._reason(candidate, number) or self._near_reason(sketches, place)
             decision: dict[str, Any] = {"index": candidate["index"], "reason": reason}
             if "detail" in candidate:
                 decision["detail"] = candidate["detail"]
+            if ended := ended_at(candidate):
+                decision["ended"] = ended
             if reason == KEPT:
                 self._seen.add(np.asarray([number], np.uint64))
                 numbers.append(number)
@@ -189,7 +193,8 @@ class InstructionFilter(ShardFilter):
         """Of all texts of a shard, by which near duplicates are found; None where none are looked for."""
         if self._near is None:
             return None
-        return sketch_texts([candidate["text"] for candidate in candidates], self._near.options)
+        texts = [" ".join(said_by_user(candidate)) for candidate in candidates]
+        return sketch_texts(texts, self._near.options)
 
     def _near_reason(self, sketches: Sketches | None, place: int) -> str:
         """Whether a text that is new otherwise nearly repeats one that was kept; if not, it is kept from now on."""
@@ -216,7 +221,8 @@ class InstructionFilter(ShardFilter):
     def _label(self, kept: list[dict[str, Any]]) -> None:
         if self.labeller is None or not kept:
             return
-        texts = [decision["instruction"] for decision in kept]
+        # of a dialogue the whole: a later turn alone ("And in winter?") tells no topic
+        texts = [" ".join(said_by_user(decision, "instruction")) for decision in kept]
         for decision, labels in zip(kept, self.labeller.label(texts), strict=True):
             decision["topic"], decision["difficulty"] = labels.topic, labels.difficulty
 
@@ -232,15 +238,36 @@ class InstructionFilter(ShardFilter):
         return "surplus" if self.enough else ""
 
     def _unit(self, candidate: dict[str, Any]) -> Unit:
-        group_id = text_id(candidate["text"])
-        split = split_of(group_id, self.recipe.validation_fraction)
+        texts = said_by_user(candidate)
+        # by the first turn, so that dialogues that begin alike, and a set of one turn, are split alike
+        split = split_of(text_id(texts[0]), self.recipe.validation_fraction)
         labels = {name: candidate[name] for name in _LABELS}
-        return Unit(group_id, split, response=candidate["answer"]["response"], **labels)
+        values = {"group_id": text_id(*texts), "split": split, "response": candidate["answer"]["response"]}
+        if not candidate.get(TURNS):
+            return Unit(**values, **labels)
+        earlier = (Turn(one["instruction"], one["answer"]["response"]) for one in candidate[TURNS])
+        return Dialogue(**values, **labels, turns=tuple(earlier))
 
 
-def text_number(text: str) -> int:
-    """64 bits of a text's words; among a million texts, two are mistaken for one in one set of 37 million."""
-    return int(text_id(text), 16)
+def said_by_user(record: Mapping[str, Any], key: str = "text") -> list[str]:
+    """The user's turns of a record in order, one where it is no dialogue."""
+    return [str(one[key]) for one in (*record.get(TURNS, ()), record)]
+
+
+def ended_at(candidate: Mapping[str, Any]) -> list[str]:
+    """At which turn a dialogue ended early, `instruction` or `answer`, and why; [] for others."""
+    if TURNS not in candidate:
+        return []
+    turn = str(len(candidate[TURNS]) + 1)
+    if candidate["reason"] != KEPT:
+        return [turn, "instruction", candidate["reason"]]
+    reason = candidate["answer"]["reason"]
+    return [] if reason == KEPT else [turn, "answer", reason]
+
+
+def text_number(*texts: str) -> int:
+    """64 bits of the words of texts; among a million, two are mistaken for one in one set of 37 million."""
+    return int(text_id(*texts), 16)
 
 
 def filter_shard(
@@ -282,9 +309,17 @@ def filter_shard(
             kinds=dict(shards.kinds),
             instructions=Counter(decision["reason"] for decision in decisions if "reason" in decision),
             answers=Counter(decision["answer"] for decision in decisions if "answer" in decision),
+            **_count_ended(decisions),
         )
-    counts = (Counter(done[part]) for part in ("instructions", "answers"))
-    return FilteredShard(number, done["sha256"], done["kept"], *counts)
+    instructions, answers = (Counter(done[part]) for part in ("instructions", "answers"))
+    turns = Counter({tuple(place): n for place, n in done.get(TURNS, ())})
+    return FilteredShard(number, done["sha256"], done["kept"], instructions, answers, turns)
+
+
+def _count_ended(decisions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the marker of a shard of dialogues: those that ended early, by place; nothing for others."""
+    ended = Counter(tuple(decision["ended"]) for decision in decisions if "ended" in decision)
+    return {TURNS: sorted(ended.items())} if ended else {}
 
 
 def _finished(out: Path, number: int, settings: Any, chain: str) -> dict[str, Any] | None:
@@ -307,7 +342,7 @@ def indexed_units(out: Path, number: int) -> Iterator[tuple[int, Unit]]:
     """The same, each with the index of its candidate."""
     for record in read_records(out / filtered_name(number)):
         if record.get("answer") == KEPT:
-            yield record["index"], Unit(**{name: record[name] for name in _FIELDS})
+            yield record["index"], read_unit(record)
 
 
 def _state_bytes(state: Mapping[str, np.ndarray]) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import rba_bench
-from rba_bench.audio.alignment_set import MANIFEST, SCHEMA_VERSION
+from rba_bench.audio.alignment_set import MANIFEST, schema_version
 from rba_bench.cards import without_paths
 from rba_bench.files import sha256_bytes, write_json
 from rba_bench.machine import package_version
@@ -21,8 +21,14 @@ from rba_bench.synthesis.speaking import RowMaker
 from rba_bench.synthesis.speech import CLIP_REASONS
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex
+from rba_bench.synthesis.texts.follow_ups import REASONS as FOLLOW_UP_REASONS
 from rba_bench.synthesis.texts.text_rules import REASONS as TEXT_REASONS
 
+MORE_REASONS = {**TEXT_REASONS, **FOLLOW_UP_REASONS, **QUALITY_REASONS}  # which only some sets have
+_MEANINGS = {
+    "instruction": {**MORE_REASONS, **INSTRUCTION_REASONS},
+    "answer": {**MORE_REASONS, **ANSWER_REASONS},
+}
 _COUNTED = ("kind", "topic", "difficulty", "split", "voice", "source_lang", "target_lang", "noise_colour")
 _PACKAGES = ("espeakng-loader", "numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers")
 
@@ -36,12 +42,14 @@ class MoreFacts:
         benchmarks: Test sets that nothing may repeat.
         models: Models that labelled or scored, by the manifest's key.
         source: Which data set the recordings come from.
+        earlier_seconds: Duration of the clips of earlier turns of dialogues.
     """
 
     dropped_clips: Mapping[str, int]
     benchmarks: BenchmarkIndex | None = None
     models: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] | None = None
+    earlier_seconds: float = 0.0
 
 
 def write_manifest(
@@ -71,7 +79,7 @@ def write_manifest(
     templates = {"pre_query_template": template, "template_sha256": sha256_bytes(template.encode())}
     shards, counts = list(texts), count_clips(out, checksums)
     manifest: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": schema_version(recipe.turns > 1),
         "status": "complete",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe.resolved(),
@@ -89,6 +97,7 @@ def write_manifest(
         "filters": {
             "instructions": _count_decisions(shards, "instructions", INSTRUCTION_REASONS),
             "answers": _count_decisions(shards, "answers", ANSWER_REASONS),
+            **_count_turns(shards, recipe.turns),
             **_count_clips_left_out(facts, counts["clips"]),
         },
         "tts": {"engine": maker.name, "version": maker.version, "voices": maker.voice_names()},
@@ -100,6 +109,11 @@ def write_manifest(
         "versions": versions,
         "checksums": checksums,
     }
+    if recipe.turns > 1:
+        counts |= {
+            "turns": counts["clips"] * recipe.turns,
+            "hours_of_earlier_turns": round(facts.earlier_seconds / 3600, 4),
+        }
     if recipe.source is not None:
         kept = manifest["filters"]["answers"][KEPT]
         manifest["counts"]["left_out_speech"] = kept - manifest["counts"]["groups"]  # too long, or no sound
@@ -114,13 +128,33 @@ def _count_decisions(
     reasons: Counter[str] = Counter()
     for shard in shards:
         reasons.update(getattr(shard, part))
-    further = {**TEXT_REASONS, **QUALITY_REASONS}
-    found = {reason: further[reason] for reason in reasons if reason in further}
+    found = {reason: MORE_REASONS[reason] for reason in reasons if reason in MORE_REASONS}
     dropped = {
         reason: {"n": reasons[reason], "meaning": meaning}
         for reason, meaning in {**found, **meanings}.items()
     }
     return {"n": reasons.total(), KEPT: reasons[KEPT], "dropped": dropped}
+
+
+def _count_turns(shards: Iterable[FilteredShard], turns: int) -> dict[str, Any]:
+    """Of each turn of dialogues: how many reached it, how many went on, and what ended the others."""
+    if turns == 1:
+        return {}
+    ended: Counter[tuple[str, ...]] = Counter()
+    left, counts = 0, dict[str, Any]()
+    for shard in shards:
+        ended.update(shard.turns)
+        left += shard.instructions.total()
+    for turn in range(1, turns + 1):
+        found = {place[1:]: n for place, n in sorted(ended.items()) if place[0] == str(turn)}
+        dropped = {
+            f"{part} {reason}": {"n": n, "meaning": _MEANINGS[part][reason]}
+            for (part, reason), n in found.items()
+        }
+        going_on = left - sum(found.values())
+        counts[f"turn {turn}"] = {"n": left, KEPT: going_on, "dropped": dropped}
+        left = going_on
+    return counts
 
 
 def _test_sets(index: BenchmarkIndex) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from rba_bench.synthesis.corpora import (
     check_recordings,
     read_utterances,
 )
+from rba_bench.synthesis.dialogues import DialogueAsker
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
 from rba_bench.synthesis.quality import RewardLoader, load_scorer, signed_filters
@@ -39,7 +40,13 @@ from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.speech_datasets import dataset_facts
 from rba_bench.synthesis.synthesis_recipe import DATASET_KEYS, SynthesisRecipe
 from rba_bench.synthesis.tagging import load_labeller
-from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
+from rba_bench.synthesis.teacher import (
+    find_dialogue_template,
+    find_query,
+    is_server,
+    load_teacher,
+    teacher_identity,
+)
 from rba_bench.synthesis.texts.against import read_against
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
 from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
@@ -55,6 +62,7 @@ LATER = (
     "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
     "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
     "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
+    "turns", "turns_prompt",
 )  # fmt: skip
 PLACES = ("manifest", "path", "dataset", *DATASET_KEYS)  # of `source`
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
@@ -127,7 +135,7 @@ def synthesize(
 
 def _worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
     """Processes that speak: one a core, but none for a set that is spoken before they have started."""
-    clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction
+    clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction * recipe.turns
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
 
 
@@ -171,6 +179,7 @@ class _Synthesis:
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
+    earlier_seconds: float = 0.0  # of speech in earlier turns
 
     def run(self) -> None:
         """All stages, then the manifest."""
@@ -180,7 +189,7 @@ class _Synthesis:
         given = self.teacher
         self.teacher = given or load_teacher(self.recipe)
         shards = self._filter(self.teacher)
-        query = find_query(self.recipe) if self._is_magpie and given is None else None
+        query = find_query(self.recipe) if self.recipe.samples_turns and given is None else None
         asker = self._asker(self.teacher, query)
         with ShardSpeaker(maker, self.workers, self._note) as speaker:
             with closing(self._jobs(asker, shards, maker.settings())) as jobs:
@@ -188,21 +197,24 @@ class _Synthesis:
                     speaker.hand_in(job)
             speaker.finish()
         check_clips(len(self.checksums), self.dropped, finished=True)
-        template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
+        template = query.text if query else ""
+        if query is None and self.recipe.samples_turns:
+            template = self.teacher.pre_query_template()
         checksums = dict(sorted(self.checksums.items()))
         facts = MoreFacts(
-            self.dropped, self.benchmarks, shards.facts(), dataset_facts(self.recipe.source, self.utterances)
+            dropped_clips=self.dropped,
+            benchmarks=self.benchmarks,
+            models=shards.facts(),
+            source=dataset_facts(self.recipe.source, self.utterances),
+            earlier_seconds=self.earlier_seconds,
         )
         manifest = write_manifest(
             self.recipe, self.identity, template, maker, self.texts, checksums, self.out, facts
         )
         counts = manifest["counts"]
-        groups, clips, minutes = counts["groups"], counts["clips"], counts["hours"] * 60
+        groups, clips = counts["groups"], counts["clips"]
+        minutes = (counts["hours"] + counts.get("hours_of_earlier_turns", 0.0)) * 60
         say(f"{self.out}: {groups} instructions, {clips} clips, {minutes:.1f} minutes of speech")
-
-    @property
-    def _is_magpie(self) -> bool:
-        return self.recipe.source is None and self.recipe.instruction_prompt is None
 
     def _maker(self) -> RowMaker:
         begun = (self.out / DONE).is_dir()
@@ -232,7 +244,10 @@ class _Synthesis:
         settings = self.config
         if self.benchmarks is not None:
             settings = settings | {"benchmarks_sha256": self.benchmarks.content_sha256}
-        return InstructionAsker(self.recipe, teacher, settings, query, self._rules())
+        asked = (self.recipe, teacher, settings, query, self._rules())
+        if self.recipe.turns > 1:
+            return DialogueAsker(*asked, template=find_dialogue_template(self.recipe))
+        return InstructionAsker(*asked)
 
     def _rules(self) -> TextRules | None:
         """The rules of single texts, with the index of the test sets."""
@@ -268,6 +283,7 @@ class _Synthesis:
         self.dropped.update(clip["reason"] for clip in marker["dropped"])
         if marker["rows"]:
             self.checksums[name] = str(marker["sha256"])
+            self.earlier_seconds += marker.get("earlier_seconds", 0.0)
         check_clips(len(self.checksums), self.dropped, finished=False)
 
     def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:

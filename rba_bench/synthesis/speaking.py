@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rba_bench.audio.alignment_set import shard_schema
+from rba_bench.audio.turns import TURNS
 from rba_bench.errors import RbaError
 from rba_bench.files import sweep
 from rba_bench.progress import bar, say
@@ -67,10 +68,12 @@ class SpokenShard:
     Attributes:
         rows: With the columns of `alignment_set.shard_schema()`; those left out are null.
         dropped: Clips that were left out: `id`, `voice`, `reason` and what else is known.
+        earlier_seconds: Duration of the clips of earlier turns of dialogues.
     """
 
     rows: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
+    earlier_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,13 @@ class SpeakJob:
 def speak_shard(job: SpeakJob, maker: RowMaker) -> dict[str, Any]:
     """Make a shard of clips; returns its marker."""
     made = maker.shard(job.units, job.first)
-    has = {column: any(column in row for row in made.rows) for column in ("constraints", "augmentation")}
-    schema = shard_schema(scored=has["constraints"], augmented=has["augmentation"])
+    columns = ("constraints", TURNS, "augmentation")
+    has = {column: any(column in row for row in made.rows) for column in columns}
+    schema = shard_schema(scored=has["constraints"], turns=has[TURNS], augmented=has["augmentation"])
     data = parquet_bytes(made.rows, schema)
     facts = {"rows": len(made.rows), "units": len(job.units), "dropped": made.dropped}
+    if has[TURNS]:
+        facts["earlier_seconds"] = made.earlier_seconds
     return write_shard(job.out, job.name, job.plan, data, **facts)
 
 

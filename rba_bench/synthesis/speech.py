@@ -2,13 +2,14 @@
 
     spoken form -> voice -> checks of the clip -> speed, noise, augmentation -> round trip through a recogniser
 
-A clip that fails a check is left out with the reason; the others of its group stay.
+A clip that fails a check is left out with the reason; the others of its group stay. Of a dialogue one voice speaks all
+turns, with the same speed, level of noise and augmentation; if the clip of one turn fails, the whole row is left out.
 """
 
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,14 @@ from rba_bench.audio.speech_engines import (
     speak_all,
 )
 from rba_bench.audio.spoken_form import spoken_form, spoken_form_version
+from rba_bench.audio.turns import TURNS
 from rba_bench.errors import AudioError, UserError
 from rba_bench.files import canonical_json
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.speaking import THREADS, SpokenShard
 from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
-from rba_bench.synthesis.units import Unit
+from rba_bench.synthesis.units import Dialogue, Unit
 
 if TYPE_CHECKING:
     from rba_bench.speechlm.recognizers import Recognizer
@@ -55,15 +57,32 @@ def draw_voices(recipe: SynthesisRecipe, group_id: str) -> list[Any]:
 
 
 @dataclass
+class _Utterance:
+    """What is said in one turn."""
+
+    text: str
+    language: str
+    speaker: Speaker
+    wave: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    fault: str = ""
+
+
+@dataclass
 class _Clip:
-    """A clip on its way into its row."""
+    """A clip on its way into its row, with those of earlier turns of its dialogue before it."""
 
     unit: Unit
     number: int
     speaker: Speaker
-    text: str
-    wave: np.ndarray
+    said: list[_Utterance]
     reason: str = ""
+    failed: dict[str, Any] = field(default_factory=dict)  # what else is known of the utterance that failed
+    earlier_seconds: float = 0.0
+
+    def fail(self, turn: int, reason: str, **facts: Any) -> None:
+        """Leave the clip out for what is wrong with a turn, counted from 0."""
+        self.reason = reason
+        self.failed = facts | ({"turn": turn + 1} if len(self.said) > 1 else {})
 
 
 class SpokenClips:
@@ -137,96 +156,123 @@ class SpokenClips:
     def shard(self, units: Sequence[Unit], first: int) -> SpokenShard:
         """See `RowMaker`."""
         made = [clip for number, unit in enumerate(units, start=first) for clip in self._drawn(unit, number)]
-        self._speak(made)
+        self._speak([utterance for clip in made for utterance in clip.said])
         with ThreadPoolExecutor(THREADS) as pool:
             rows = list(pool.map(self._row, made))
         self._round_trip(made, rows)
         kept = [row for clip, row in zip(made, rows, strict=True) if not clip.reason]
         dropped = [
             {"id": f"{clip.unit.group_id}-{clip.number}", "voice": clip.speaker.name, "reason": clip.reason}
-            | ({"asr_wer": row["asr_wer"]} if row.get("asr_wer") is not None else {})
-            for clip, row in zip(made, rows, strict=True)
+            | clip.failed
+            for clip in made
             if clip.reason
         ]
-        return SpokenShard(kept, dropped)
+        return SpokenShard(kept, dropped, sum(clip.earlier_seconds for clip in made if not clip.reason))
 
     def _bank(self) -> list[Speaker]:
         return [Speaker(self._engine, voice) for voice in VOICE_BANKS[self.recipe.voice_bank]]
 
     def _drawn(self, unit: Unit, number: int) -> list[_Clip]:
         """The clips of a unit, not yet spoken; with `voices`, all voices speak equally often."""
-        recipe, text = self.recipe, unit.instruction
+        recipe = self.recipe
+        texts = [turn.instruction for turn in unit.turns] if isinstance(unit, Dialogue) else []
+        texts.append(unit.instruction)
         if recipe.spoken_form:
-            text = spoken_form(text, unit.source_lang)
+            texts = [spoken_form(text, unit.source_lang) for text in texts]
         if recipe.voices:
             speakers = draw_speakers(self.speakers, recipe.voices_per_instruction, recipe.seed, number)
         else:
             speakers = [Speaker(self._engine, voice) for voice in draw_voices(recipe, unit.group_id)]
-        silence = np.zeros(0, np.float32)
-        return [_Clip(unit, place, speaker, text, silence) for place, speaker in enumerate(speakers)]
+        return [
+            _Clip(unit, place, speaker, [_Utterance(text, unit.source_lang, speaker) for text in texts])
+            for place, speaker in enumerate(speakers)
+        ]
 
-    def _speak(self, made: Sequence[_Clip]) -> None:
-        """Let all clips be spoken, those of engines that take many texts together."""
-        for language in dict.fromkeys(clip.unit.source_lang for clip in made):
-            some = [clip for clip in made if clip.unit.source_lang == language]
-            waves = speak_all([clip.text for clip in some], language, [clip.speaker for clip in some])
-            for clip, wave in zip(some, waves, strict=True):
+    def _speak(self, said: Sequence[_Utterance]) -> None:
+        """Let everything be spoken, by engines that take many texts together."""
+        for language in dict.fromkeys(one.language for one in said):
+            some = [one for one in said if one.language == language]
+            waves = speak_all([one.text for one in some], language, [one.speaker for one in some])
+            for one, wave in zip(some, waves, strict=True):
                 if isinstance(wave, AudioError):
-                    clip.reason = "not_spoken"
+                    one.fault = "not_spoken"
                 else:
-                    clip.wave = wave
+                    one.wave = wave
+
+    def _check_speech(self, clip: _Clip) -> None:
+        """Leave a clip out whose speech has a fault before anything is done to it."""
+        limits = self.recipe.clip_limits
+        for turn, one in enumerate(clip.said):
+            if not one.fault and limits is not None:
+                measures = measure_speech(one.wave, one.text, one.language)
+                one.fault = next(iter(clip_faults(measures, limits)), "")
+            if one.fault:
+                clip.fail(turn, one.fault)
+                return
 
     def _row(self, clip: _Clip) -> dict[str, Any]:
         """The row of a clip with the columns of `alignment_set.shard_schema()`; {} where it is left out by now."""
-        recipe, unit = self.recipe, clip.unit
-        if not clip.reason and recipe.clip_limits is not None:
-            measures = measure_speech(clip.wave, clip.text, unit.source_lang)
-            clip.reason = next(iter(clip_faults(measures, recipe.clip_limits)), "")
+        self._check_speech(clip)
         if clip.reason:
             return {}
-        seed = stable_seed("clip", recipe.seed, unit.group_id, clip.speaker.name)
-        rng = random.Random(seed)
-        speed = round(rng.uniform(*recipe.speed), 3)
-        wave = change_speed(clip.wave, speed)
-        snr_db, colour = None, None
-        if recipe.snr_db is not None:
-            snr_db, colour = round(rng.uniform(*recipe.snr_db), 2), rng.choice(recipe.noise_colours)
-            wave = add_noise(wave, snr_db, np.random.default_rng(seed), colour)
-        done: dict[str, Any] = {}
-        if recipe.augmentation is not None:
-            augment_seed = stable_seed("augment", recipe.seed, unit.group_id, clip.speaker.name)
-            wave, done = augment(wave, recipe.augmentation, augment_seed)
-        clip.wave = wave
-        name = f"{unit.group_id}-{clip.number}"
-        row = {
-            "id": name,
-            **vars(unit),
-            "voice": clip.speaker.name,
-            **clips.clip_columns(wave, name),
-            "snr_db": snr_db,
-            "noise_colour": colour,
-            "speed": speed,
-            "asr_text": None,
-            "asr_wer": None,
-        }
-        if recipe.augmentation is not None:
-            row["augmentation"] = canonical_json(done).decode()
-        if recipe.max_seconds is not None and row["duration"] > recipe.max_seconds:
-            clip.reason = "too_long"
+        unit, name = clip.unit, f"{clip.unit.group_id}-{clip.number}"
+        facts = self._place(clip)
+        names = [*(f"{name}-turn{turn}" for turn in range(len(clip.said) - 1)), name]
+        columns = [clips.clip_columns(one.wave, part) for one, part in zip(clip.said, names, strict=True)]
+        for turn, found in enumerate(columns):
+            if self.recipe.max_seconds is not None and found["duration"] > self.recipe.max_seconds:
+                clip.fail(turn, "too_long")
+                return {}
+        clip.earlier_seconds = sum(found["duration"] for found in columns[:-1])
+        row = {"id": name, **vars(unit), "voice": clip.speaker.name, **columns[-1], **facts}
+        row |= {"asr_text": None, "asr_wer": None}
+        if isinstance(unit, Dialogue):
+            row[TURNS] = [
+                {"instruction": turn.instruction, "response": turn.response, "audio": found["audio"]}
+                for turn, found in zip(unit.turns, columns[:-1], strict=True)
+            ]
         return row
 
+    def _place(self, clip: _Clip) -> dict[str, Any]:
+        """Give a clip its speed and surroundings, the same in all its turns; returns the columns that tell of them."""
+        recipe, of_clip = self.recipe, (self.recipe.seed, clip.unit.group_id, clip.speaker.name)
+        seed = stable_seed("clip", *of_clip)
+        rng = random.Random(seed)
+        speed = round(rng.uniform(*recipe.speed), 3)
+        snr_db, colour = None, ""
+        if recipe.snr_db is not None:
+            snr_db, colour = round(rng.uniform(*recipe.snr_db), 2), rng.choice(recipe.noise_colours)
+        done: dict[str, Any] = {}
+        last = len(clip.said) - 1
+        for turn, one in enumerate(clip.said):
+            one.wave = change_speed(one.wave, speed)
+            if snr_db is not None:  # noise goes on, and does not begin anew with each turn
+                of_turn = seed if turn == last else stable_seed("turn", seed, turn)
+                one.wave = add_noise(one.wave, snr_db, np.random.default_rng(of_turn), colour)
+            if recipe.augmentation is not None:
+                one.wave, done = augment(one.wave, recipe.augmentation, stable_seed("augment", *of_clip))
+        facts: dict[str, Any] = {"snr_db": snr_db, "noise_colour": colour or None, "speed": speed}
+        if recipe.augmentation is not None:
+            facts["augmentation"] = canonical_json(done).decode()
+        return facts
+
     def _round_trip(self, made: Sequence[_Clip], rows: Sequence[dict[str, Any]]) -> None:
-        """Transcribe the clips, and leave out those that are not understood."""
+        """Transcribe the clips, and leave out those of which a turn is not understood.
+
+        The columns hold what was understood of the last turn, which is the row's own.
+        """
         options = self.recipe.round_trip
         if options is None:
             return
         spoken = [(clip, row) for clip, row in zip(made, rows, strict=True) if not clip.reason]
-        words = self._recognizer.transcribe([clip.wave for clip, _ in spoken])
-        for (clip, row), transcript in zip(spoken, words, strict=True):
-            errors, n_words = word_statistics(transcript, clip.text, clip.unit.source_lang)
-            row["asr_text"], row["asr_wer"] = transcript, errors / max(n_words, 1)
-            if errors > options.max_wer * n_words:
-                clip.reason = "high_wer"
+        words = iter(self._recognizer.transcribe([one.wave for clip, _ in spoken for one in clip.said]))
+        for clip, row in spoken:
+            for turn, one in enumerate(clip.said):
+                transcript = next(words)
+                errors, n_words = word_statistics(transcript, one.text, one.language)
+                row["asr_text"], row["asr_wer"] = transcript, errors / max(n_words, 1)
+                if errors > options.max_wer * n_words and not clip.reason:
+                    clip.fail(turn, "high_wer", asr_wer=row["asr_wer"])
 
     @property
     def _recognizer(self) -> "Recognizer":

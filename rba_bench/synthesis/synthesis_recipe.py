@@ -189,6 +189,16 @@ class SynthesisRecipe(Recipe):
     answer_prompt: str | None = Field(
         None, description="text after each instruction that the teacher answers"
     )
+    turns: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="exchanges of each dialogue: the teacher also writes what the user says next",
+    )
+    turns_prompt: str | None = Field(
+        None,
+        description="system turn under which the teacher writes the user's later turns; null: as it writes the first",
+    )
     strip_markdown: bool = Field(
         False, description="take the marks of Markdown out of the answers: bold, headings, code, links"
     )
@@ -246,6 +256,11 @@ class SynthesisRecipe(Recipe):
         """Candidates after which the run gives up."""
         return self.max_candidates or 50 * self.n_instructions
 
+    @property
+    def samples_turns(self) -> bool:
+        """Whether the teacher writes turns of the user from the opening of a turn (Magpie), the first or later ones."""
+        return self.source is None and (self.instruction_prompt is None or self.turns > 1)
+
     @field_validator("voice_bank")
     @classmethod
     def _known_bank(cls, name: str) -> str:
@@ -286,4 +301,28 @@ class SynthesisRecipe(Recipe):
             raise ValueError(
                 "text_filters.quality scores answers to instructions, not translations of a source"
             )
+        if self.turns > 1:
+            self._check_dialogues()
+        elif self.turns_prompt is not None:
+            raise ValueError("turns_prompt is for later turns: set turns to 2 or more, or leave it out")
         return self
+
+    def _check_dialogues(self) -> None:
+        """Raise ValueError where what is asked for has no further turns."""
+        if self.source is not None:
+            raise ValueError(
+                "turns: recorded speech is translated one utterance at a time; leave out `source` or `turns`"
+            )
+        if self.text_filters.quality is not None:
+            raise ValueError(
+                "turns: text_filters.quality scores an answer to one instruction; leave it out, or set turns to 1"
+            )
+        if self.tagger is not None:
+            raise ValueError(
+                "turns: the micro world has no dialogues; set tagger to null and name a real teacher, as "
+                "`--recipe small/synth` does"
+            )
+        if self.kind != "instruct" or set(self.kinds or ()) - {"instruct"}:
+            raise ValueError(
+                "turns: dialogues are of the kind instruct; qa and s2tt have one turn (turns: 1)"
+            )

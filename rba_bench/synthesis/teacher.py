@@ -9,7 +9,7 @@ are later aligned to the teacher's answers.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,14 @@ from rba_bench.textlm.endpoints.address import EndpointOptions, parse_endpoint
 from rba_bench.textlm.endpoints.client import EndpointClient
 from rba_bench.textlm.endpoints.text_llm import EndpointLM
 from rba_bench.textlm.formats.conversion import read_source
-from rba_bench.textlm.query_template import BARE, TEMPLATE, QueryTemplate, derive_query_template
+from rba_bench.textlm.judging import Message
+from rba_bench.textlm.query_template import (
+    BARE,
+    TEMPLATE,
+    DialogueTemplate,
+    QueryTemplate,
+    derive_query_template,
+)
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import hub_commit, local_folder, setup_sha256, weights_sha256
 
@@ -115,10 +122,7 @@ def load_teacher(recipe: SynthesisRecipe) -> TextLM:
         UserError: a server, and nothing that tells its query template.
     """
     if is_server(recipe):
-        query = (
-            None if recipe.instruction_prompt is not None or recipe.source is not None else find_query(recipe)
-        )
-        return ServerTeacher(recipe, query)
+        return ServerTeacher(recipe, find_query(recipe) if recipe.samples_turns else None)
     from rba_bench.textlm.local import LocalTextLM
 
     folder, template = teacher_folder(recipe), teacher_template(recipe)
@@ -143,6 +147,18 @@ def find_query(recipe: SynthesisRecipe) -> QueryTemplate:
         )
     tokenizer = _named_tokenizer(recipe.teacher_tokenizer or str(teacher_folder(recipe)))
     return derive_query_template(tokenizer, recipe.query_template, teacher_template(recipe))
+
+
+def find_dialogue_template(recipe: SynthesisRecipe) -> DialogueTemplate:
+    """What makes the teacher write the user's later turns: its chat template. Errors as of `find_query`."""
+    if recipe.teacher_tokenizer is None and is_server(recipe):
+        raise UserError(
+            f"turns: {recipe.teacher} does not show how its chat template writes later turns: set teacher_tokenizer to "
+            "a folder or Hub id with the model's tokenizer, or turns to 1"
+        )
+    tokenizer = _named_tokenizer(recipe.teacher_tokenizer or str(teacher_folder(recipe)))
+    opening = None if recipe.query_template == TEMPLATE else find_query(recipe).text
+    return DialogueTemplate(tokenizer, teacher_template(recipe), recipe.turns_prompt, opening)
 
 
 def _client(recipe: SynthesisRecipe) -> EndpointClient:
@@ -177,6 +193,12 @@ class ServerTeacher(TextLM):
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.chat`."""
         return self._model.chat(user_texts, decoding, seeds)
+
+    def converse(
+        self, conversations: Sequence[Sequence[Message]], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generation]:
+        """See `TextLM.converse`."""
+        return self._model.converse(conversations, decoding, seeds)
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.complete`."""
@@ -222,8 +244,7 @@ def sample_candidates(
     first = number * recipe.round_size
     indices = range(first, first + recipe.round_size)
     seeds = [stable_seed("instruction", recipe.seed, index) for index in indices]
-    length, temperature = recipe.instruction_max_new_tokens, recipe.instruction_temperature
-    decoding = Decoding(length, temperature, recipe.instruction_top_p)
+    decoding = instruction_decoding(recipe)
     if recipe.instruction_prompt is None:
         query = query or QueryTemplate(teacher.pre_query_template(), ())
         generations = teacher.complete([query.text] * len(seeds), decoding, seeds)
@@ -233,12 +254,25 @@ def sample_candidates(
         prompts = [recipe.instruction_prompt.replace("{topic}", topic) for topic in topics]
         generations = teacher.chat(prompts, decoding, seeds)
     refuse_silence(recipe, generations)
+    return read_candidates(indices, seeds, generations)
+
+
+def read_candidates(
+    indices: Iterable[int], seeds: Iterable[int], generations: Iterable[Generation]
+) -> list[dict[str, Any]]:
+    """User turns that the teacher wrote: `{index, seed, text, status, n_tokens}`, not yet judged."""
     candidates = []
     for index, seed, generation in zip(indices, seeds, generations, strict=True):
         text, status = read_reply(generation)
         facts = {"text": text, "status": status, "n_tokens": generation.n_tokens}
         candidates.append({"index": index, "seed": seed, **facts})
     return candidates
+
+
+def instruction_decoding(recipe: SynthesisRecipe) -> Decoding:
+    """How instructions are sampled."""
+    length, temperature = recipe.instruction_max_new_tokens, recipe.instruction_temperature
+    return Decoding(length, temperature, recipe.instruction_top_p)
 
 
 def response_decoding(recipe: SynthesisRecipe) -> Decoding:
@@ -256,6 +290,16 @@ def answer_candidates(
     prompts = [f"{candidate['text']}{recipe.answer_prompt or ''}" for candidate in candidates]
     generations = teacher.chat(prompts, response_decoding(recipe), seeds)
     refuse_silence(recipe, generations)
+    return read_answers(recipe, candidates, seeds, generations)
+
+
+def read_answers(
+    recipe: SynthesisRecipe,
+    candidates: Iterable[dict[str, Any]],
+    seeds: Iterable[int],
+    generations: Iterable[Generation],
+) -> list[dict[str, Any]]:
+    """The teacher's answers to candidates, judged by themselves; as `answer_candidates` returns them."""
     answers = []
     for candidate, seed, generation in zip(candidates, seeds, generations, strict=True):
         response, status = read_reply(generation, tidy_lines)

@@ -113,6 +113,13 @@ class LocalTextLM(TextLM):
         rows = [self._turn_ids(text) for text in user_texts]
         return self._generate(rows, decoding, seeds, self.chat_stops, self.opened)
 
+    def converse(
+        self, conversations: Sequence[Sequence[Message]], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generation]:
+        """Answer conversations; see `TextLM.converse`."""
+        rows = [self.conversation_ids(messages) for messages in conversations]
+        return self._generate(rows, decoding, seeds, self.chat_stops, self.opened)
+
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Continue raw text; see `TextLM.complete`."""
         rows = [self._ids(text) for text in prompts]
@@ -206,6 +213,16 @@ class LocalTextLM(TextLM):
         """The same for a batch, by the model's own `generate`."""
         inputs = self.pad(rows)
         return continue_batch(self.model, inputs, decoding, seeds, stop_ids=stops, pad_id=self.pad_id)
+
+    def conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation up to the answer; what was said in it forges no mark of a turn."""
+        roles = [message.role for message in messages]
+
+        def write(contents: Sequence[str]) -> str:
+            turns = [Message(*turn) for turn in zip(roles, contents, strict=True)]
+            return _render_messages(self.tokenizer, turns, self.template)
+
+        return self.content.ids(write, [message.content for message in messages])
 
     def _turn_ids(self, user_text: str) -> list[int]:
         """A user turn up to the answer."""
@@ -349,13 +366,9 @@ class LocalJudge(JudgeModel):
         return _render_messages(lm.tokenizer, turns, lm.template)
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
-        roles = [message.role for message in messages]
-
-        def write(contents: Sequence[str]) -> str:
-            return self.render([Message(*turn) for turn in zip(roles, contents, strict=True)])
-
+        lm = self.lm  # as in `render`
         # what is judged may hold the marks of a turn: it must not answer in the judge's name
-        return self.lm.content.ids(write, [message.content for message in messages])
+        return lm.conversation_ids(messages if self._takes_system else fold_system(messages))
 
     def _answer_fitting(self, rows: list[list[int]], setting: Question, seeds: list[int]) -> list[Reply]:
         """Replies of a batch, in halves where it does not fit into memory."""

@@ -9,15 +9,27 @@ get it:
     bare       the opening of the turn alone, behind the token that begins a text: what Magpie and the RBA paper print
                for Llama 3.1, whose template would add a system turn with a date.
     text       given by the user, for a server whose tokenizer is not at hand
+
+In a dialogue it is fed the conversation so far and the opening of the next user turn (`DialogueTemplate`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.textlm.chat import Variables, pre_query_template, render_chat, turn_marks
+from rba_bench.textlm.chat import (
+    SENTINEL,
+    ContentTokenizer,
+    Variables,
+    pre_query_template,
+    render_chat,
+    turn_marks,
+)
 
 TEMPLATE, BARE = "template", "bare"
+FIRST = "zqfirsttextqz"  # a word no template writes, as SENTINEL is
 
 
 @dataclass(frozen=True)
@@ -72,3 +84,72 @@ def _later_opening(tokenizer: Any, stops: tuple[str, ...], template: Variables) 
     for stop in sorted(stops, key=len, reverse=True):
         opening = opening.removeprefix(stop)
     return opening.lstrip("\n")
+
+
+@dataclass(frozen=True)
+class DialogueTemplate:
+    """Writes a conversation up to where the user's next words begin: continued, it makes the model ask further.
+
+    That is how Magpie-MT makes dialogues (Xu et al. 2024, arXiv 2406.08464).
+
+    Attributes:
+        tokenizer: Of transformers, with a chat template.
+        template: Variables of the chat template.
+        system: System turn of the conversation; None for none but what the chat template adds by itself.
+        opening: Text before the user's first words, where it is not the chat template's.
+    """
+
+    tokenizer: Any
+    template: Variables
+    system: str | None = None
+    opening: str | None = None
+
+    def text(self, exchanges: Sequence[tuple[str, str]]) -> str:
+        """Raw text up to the user's next words, special tokens written out.
+
+        Args:
+            exchanges: What user and assistant said in turn; nothing that `forges` finds.
+
+        Raises:
+            UserError: the chat template does not write conversations of several turns.
+        """
+        (first, answer), *later = exchanges
+        rendered = self._render([(FIRST, answer), *later])
+        head, found, rest = rendered.partition(FIRST)
+        history, shown, _ = rest.partition(SENTINEL)
+        if not found or not shown:
+            raise UserError("the chat template does not show the words of earlier turns: set turns to 1")
+        if self.system is None and self.opening is not None:
+            head = self.opening
+        return head + first + history
+
+    def forges(self, text: str) -> bool:
+        """Whether words hold what the tokenizer reads as a control token, so that they would end their own turn."""
+        return self._content.forges(text)
+
+    @cached_property
+    def _content(self) -> ContentTokenizer:
+        return ContentTokenizer(self.tokenizer)
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the template writes a system turn; some refuse it (Gemma 2), some leave it out."""
+        probe = [{"role": "system", "content": FIRST}, {"role": "user", "content": SENTINEL}]
+        try:
+            return FIRST in render_chat(self.tokenizer, probe, **self.template)
+        except UserError:
+            return False
+
+    def _render(self, exchanges: Sequence[tuple[str, str]]) -> str:
+        messages = [
+            {"role": role, "content": text}
+            for exchange in exchanges
+            for role, text in zip(("user", "assistant"), exchange, strict=True)
+        ]
+        if self.system is not None and self._takes_system:
+            messages.insert(0, {"role": "system", "content": self.system})
+        elif self.system is not None:
+            messages[0]["content"] = f"{self.system}\n\n{messages[0]['content']}"
+        return render_chat(
+            self.tokenizer, [*messages, {"role": "user", "content": SENTINEL}], **self.template
+        )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rba_bench.errors import UserError
 from rba_bench.textlm.chat import Variables
 from rba_bench.textlm.endpoints.address import EndpointOptions, parse_endpoint
-from rba_bench.textlm.judging import JudgeModel
+from rba_bench.textlm.judging import JudgeModel, Message
 
 SAMPLER = "2"  # raise it when equal seeds draw other tokens; 1 was Gumbel-max with a stream for each row
 Status = Literal["ok", "empty", "truncated", "error", "not_heard", "no_reply"]
@@ -96,6 +96,18 @@ class TextLM(ABC):
     @abstractmethod
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """Answer each user turn. A sampled answer depends on model, text and its seed alone."""
+
+    def converse(
+        self, conversations: Sequence[Sequence[Message]], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generation]:
+        """Answer conversations, each of which ends with a user turn; one of a single turn is answered as by `chat`.
+
+        Raises:
+            UserError: the model answers single turns alone.
+        """
+        if any(len(messages) != 1 for messages in conversations):
+            raise UserError("this text model answers single turns alone: name another one for dialogues")
+        return self.chat([messages[0].content for messages in conversations], decoding, seeds)
 
     @abstractmethod
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:

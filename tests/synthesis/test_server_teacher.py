@@ -175,6 +175,27 @@ def test_a_set_from_a_real_server_that_is_killed_and_comes_back(
 
 @real
 @pytest.mark.assets
+def test_a_real_server_talks_over_two_turns(
+    tmp_path: Path, server: RealServer, recipe: SynthesisRecipe
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    changes = {"teacher": server.spec, "turns": 2, "n_instructions": 2, "shard_size": 2}
+    data = AlignmentSet.open(synthesize(recipe.model_copy(update=changes), tmp_path / "set"))
+    assert data.has_turns and len(data.groups()) == 2
+    for row in data.rows():
+        [earlier] = row.turns
+        assert (
+            "<|" not in f"{earlier} {row.instruction} {row.response}"
+            and row.instruction != earlier.instruction
+        )
+    found = [record for record in candidates(tmp_path / "set") if record["turns"]]
+    assert found and not any(
+        "briefly" in record["text"] for record in found
+    )  # what is behind turns is not fed
+
+
+@real
+@pytest.mark.assets
 def test_a_real_server_is_held_to_the_labels(server: RealServer, recipe: SynthesisRecipe) -> None:
     """`recipe` is asked for because it clears the environment of keys."""
     labeller = load_labeller(server.spec, "cpu", 8)

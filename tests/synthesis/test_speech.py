@@ -17,11 +17,12 @@ from rba_bench.audio.augmentation import Augmentation
 from rba_bench.audio.clip_checks import ClipLimits
 from rba_bench.audio.espeak import BANKS, Voice
 from rba_bench.audio.speech_engines import VOICE_BANKS, SpeechEngine, engine_of_bank
+from rba_bench.audio.turns import Turn
 from rba_bench.errors import AudioError
 from rba_bench.files import sha256_bytes
 from rba_bench.synthesis.speech import CLIP_REASONS, SpokenClips, draw_voices
 from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
-from rba_bench.synthesis.units import Unit
+from rba_bench.synthesis.units import Dialogue, Unit
 
 UNIT = Unit(
     "g1",
@@ -196,6 +197,81 @@ def test_a_clip_that_is_not_understood_is_left_out(monkeypatch: pytest.MonkeyPat
     assert [row["asr_wer"] for row in made.rows] == [0.0, 0.0]
     assert {row["asr_text"] for row in made.rows} == {"a red bird sings in the garden"}
     assert [(clip["reason"], round(clip["asr_wer"], 2)) for clip in made.dropped] == [("high_wer", 0.71)] * 2
+
+
+def dialogue(number: int, *texts: str) -> Dialogue:
+    values = {**vars(units(1, texts[-1])[0]), "group_id": f"d{number}"}
+    return Dialogue(**values, turns=tuple(Turn(text, "an answer") for text in texts[:-1]))
+
+
+def test_a_dialogue_has_one_voice_one_speed_and_one_place() -> None:
+    said: list[tuple[str, str]] = []
+
+    def speak_tone(text: str, language: str, voice: Voice) -> np.ndarray:
+        said.append((text, voice.name))
+        return (0.3 * np.sin(np.arange(16_000) / 9)).astype(np.float32)
+
+    changes = {
+        "voices_per_instruction": 2,
+        "augmentation": Augmentation.model_validate({"room": 0.5, "gain": 0.5}),
+    }
+    recipe = RECIPE.model_copy(update=changes)
+    made = SpokenClips(recipe, replace(FAKE, speak=speak_tone)).shard([dialogue(0, "one", "two", "three")], 0)
+    assert [row["instruction"] for row in made.rows] == ["three", "three"]
+    voices = [row["voice"] for row in made.rows]
+    assert len(set(voices)) == 2
+    assert sorted(said) == sorted((text, voice) for text in ("one", "two", "three") for voice in voices)
+    seconds = 0.0
+    for row in made.rows:
+        assert [turn["instruction"] for turn in row["turns"]] == ["one", "two"]
+        waves = [clips.decode_clip(turn["audio"]["bytes"]) for turn in row["turns"]]
+        seconds += sum(map(len, waves)) / 16_000
+        waves.append(clips.decode_clip(row["audio"]["bytes"]))
+        # the same tone in the same place at the same speed: what differs is the noise, of one loudness
+        assert len({len(wave) for wave in waves}) == 1
+        for first, second in ((0, 1), (1, 2)):
+            differs = waves[first] - waves[second]
+            assert 0 < np.sqrt(np.mean(differs**2)) < 0.6 * np.sqrt(np.mean(waves[0] ** 2))
+    assert made.earlier_seconds == pytest.approx(seconds)
+
+
+def test_a_dialogue_is_left_out_for_the_fault_of_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = {"long": 90_000}
+
+    def speak_some(text: str, language: str, voice: Voice) -> np.ndarray:
+        if text == "refused":
+            raise AudioError("no such letters")
+        wave = np.sin(np.arange(lengths.get(text, 32_000)) / 9).astype(np.float32) * 0.3
+        return np.zeros(32_000, np.float32) if text == "dull" else wave
+
+    class Hears:
+        def transcribe(self, waves: Sequence[np.ndarray]) -> list[str]:
+            return ["first" for _ in waves]
+
+    monkeypatch.setattr("rba_bench.synthesis.speech._load_recognizer", lambda *_: Hears())
+    recipe = RECIPE.model_copy(
+        update={
+            **{"clip_limits": ClipLimits.model_validate({"most_per_word": 9.0}), "max_seconds": 5.0},
+            **{"voices_per_instruction": 1, "snr_db": None, "speed": (1.0, 1.0)},
+            "round_trip": RoundTripOptions.model_validate({"max_wer": 0.4}),
+        }
+    )
+    some = [
+        dialogue(0, "first", "first"),
+        dialogue(1, "refused", "first"),
+        dialogue(2, "first", "dull"),
+        dialogue(3, "long", "first"),
+        dialogue(4, "other", "first"),
+    ]
+    made = SpokenClips(recipe, replace(FAKE, speak=speak_some)).shard(some, 0)
+    assert [(row["group_id"], row["asr_text"], row["asr_wer"]) for row in made.rows] == [("d0", "first", 0.0)]
+    assert [(one["id"], one["reason"], one["turn"]) for one in made.dropped] == [
+        ("d1-0", "not_spoken", 1),
+        ("d2-0", "silent", 2),
+        ("d3-0", "too_long", 1),
+        ("d4-0", "high_wer", 1),
+    ]
+    assert made.dropped[-1]["asr_wer"] == 1.0
 
 
 @pytest.mark.assets

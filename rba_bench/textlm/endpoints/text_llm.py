@@ -11,7 +11,7 @@ from rba_bench.textlm.endpoints.address import EndpointOptions
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
 from rba_bench.textlm.endpoints.health import RequestFailure
 from rba_bench.textlm.endpoints.replies import ServerAnswer
-from rba_bench.textlm.judging import JudgeModel, Question, Reply, ReplyStatus
+from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply, ReplyStatus
 from rba_bench.textlm.text_model import Decoding, Generation, Status, TextLM
 
 # How OpenAI, vLLM, SGLang and llama.cpp say that a request does not fit into the model
@@ -85,10 +85,21 @@ class EndpointLM(TextLM, JudgeModel):
         Raises:
             RbaError: the server does not work at all; UserError or MissingPrerequisite by what is wrong.
         """
-        turns = [[{"role": "user", "content": text}] for text in user_texts]
+        yield from self._answers([[Message("user", text)] for text in user_texts], decoding, seeds)
+
+    def converse(
+        self, conversations: Sequence[Sequence[Message]], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generation]:
+        """Answer conversations; see `TextLM.converse`."""
+        answers = dict(self._answers(conversations, decoding, seeds))
+        return [answers[i] for i in range(len(conversations))]
+
+    def _answers(
+        self, conversations: Sequence[Sequence[Message]], decoding: Decoding, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Generation]]:
         calls = [
-            EndpointRequest("chat", {"messages": turn, **sampling_parameters(decoding, seed)})
-            for turn, seed in zip(turns, seeds, strict=True)
+            EndpointRequest("chat", {"messages": _as_json(messages), **sampling_parameters(decoding, seed)})
+            for messages, seed in zip(conversations, seeds, strict=True)
         ]
         with closing(self.client.run(len(calls), calls.__getitem__)) as outcomes:
             for index, outcome in outcomes:
@@ -157,9 +168,13 @@ def to_generation(outcome: ServerAnswer | RequestFailure) -> Generation:
     )
 
 
+def _as_json(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 def _judge_request(question: Question) -> EndpointRequest:
     payload: dict[str, Any] = {
-        "messages": [{"role": turn.role, "content": turn.content} for turn in question.messages],
+        "messages": _as_json(question.messages),
         "max_tokens": question.max_tokens,
         "temperature": question.temperature,
         "seed": question.seed,

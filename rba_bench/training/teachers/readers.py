@@ -28,7 +28,7 @@ from rba_bench.textlm.generation import Decoder
 from rba_bench.textlm.local import LocalTextLM
 from rba_bench.textlm.replies import opened_thinking
 from rba_bench.textlm.sampling import Continuation, continue_batch
-from rba_bench.textlm.text_model import Decoding, Generation
+from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 from rba_bench.textlm.weights import (
     compute_dtype,
     load_model,
@@ -395,6 +395,8 @@ class PolicyTextLM(LocalTextLM):
         """See `TextLM.chat`."""
         with self._speaking():
             return super().chat(user_texts, decoding, seeds)
+
+    converse = TextLM.converse  # of single turns: its template is the family's, not the tokenizer's
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.complete`."""
