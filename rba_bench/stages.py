@@ -13,6 +13,8 @@ from rba_bench.progress import say
 from rba_bench.recipes import recipe_file
 
 if TYPE_CHECKING:
+    from rba_bench.synthesis.plan import SynthesisPlan
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
     from rba_bench.training.training_recipe import TrainingRecipe
     from rba_bench.training.training_run import TrainResult
 
@@ -40,14 +42,9 @@ def make_set(
         MissingPrerequisite: no teacher or no voices.
     """
     from rba_bench.evaluation.task_texts import task_texts
-    from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.pipeline import synthesize
-    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
-    if isinstance(recipe, Mapping):
-        parsed = load_recipe(SynthesisRecipe, None, overrides, values=recipe)
-    else:
-        parsed = load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), overrides)
+    parsed = _synthesis_recipe(recipe, overrides)
     standard = recipe is None and not overrides
     folder = out or (STANDARD_SET if standard else run_folder("alignment-sets", "set", parsed.resolved()))
     if out is None:
@@ -58,6 +55,47 @@ def make_set(
         workers=workers,
         test_sets=lambda: task_texts(download=False),
     )
+
+
+def plan_set(
+    recipe: Path | str | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    items: int = 20,
+    price: tuple[float, float] | None = None,
+) -> "SynthesisPlan":
+    """What making the alignment set of a recipe will take, measured on a few candidates; no set is written.
+
+    Args:
+        recipe: A file, the name of a shipped recipe, or keys and values; None for the micro world's.
+        overrides: `key=value` texts.
+        workers: Processes that speak; 0 for one alone, None for as many as the set is worth.
+        items: Candidates that are made.
+        price: Dollars for a million tokens of the teacher's prompts, and of its answers.
+
+    Raises:
+        RbaError: the recipe is wrong, a part is not installed, or none of the candidates is usable.
+    """
+    from rba_bench.evaluation.task_texts import task_texts
+    from rba_bench.synthesis.pipeline import worthwhile_workers
+    from rba_bench.synthesis.plan import plan_synthesis
+    from rba_bench.synthesis.probe import probe_synthesis
+
+    parsed = _synthesis_recipe(recipe, overrides)
+    probe = probe_synthesis(parsed, items, test_sets=lambda: task_texts(download=False))
+    workers = worthwhile_workers(parsed, probe.utterances) if workers is None else workers
+    return plan_synthesis(parsed, probe, workers, price)
+
+
+def _synthesis_recipe(
+    recipe: Path | str | Mapping[str, Any] | None, overrides: Sequence[str]
+) -> "SynthesisRecipe":
+    from rba_bench.recipes import load_recipe
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+
+    if isinstance(recipe, Mapping):
+        return load_recipe(SynthesisRecipe, None, overrides, values=recipe)
+    return load_recipe(SynthesisRecipe, recipe_file(recipe or SYNTHESIS), overrides)
 
 
 def training_recipe(

@@ -94,7 +94,7 @@ def synthesize(
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
-    workers = _worthwhile_workers(recipe, len(utterances)) if workers is None else workers
+    workers = worthwhile_workers(recipe, len(utterances)) if workers is None else workers
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -113,7 +113,7 @@ def synthesize(
     return out
 
 
-def _worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
+def worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
     """Processes that speak: one a core, but none for a set that is spoken before they have started."""
     clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
@@ -135,6 +135,30 @@ def _signed_config(
         config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
     config |= {f"teacher_{key}": identity[key] for key in ("weights_sha256", "setup_sha256")}
     return config | ({"template": identity["template"]} if "template" in identity else {})
+
+
+def prepare_stages(
+    recipe: SynthesisRecipe,
+    teacher: TextLM,
+    query: QueryTemplate | None,
+    utterances: list[Utterance],
+    engine: SpeechEngine | None = None,
+    test_sets: TestSets | None = None,
+) -> tuple[Asker, ShardFilter, RowMaker]:
+    """The parts of a run that ask, filter and speak, for whoever runs them one by one. Errors as of `synthesize`.
+
+    Args:
+        recipe: What to make.
+        teacher: Who writes and answers.
+        query: What makes it ask; by default the teacher's own.
+        utterances: Those of `recipe.source` that are translated; none without one.
+        engine: A speech engine to use instead of the one that has `recipe.voice_bank`.
+        test_sets: Reads what `text_filters.decontaminate` compares with.
+    """
+    config = _signed_config(recipe, teacher.identity(), utterances)
+    parts = _Synthesis(recipe, Path(), config, {}, utterances, teacher, engine, 0, test_sets)
+    maker, shards = parts._maker(), parts._filter()
+    return parts._asker(teacher, query), shards, maker
 
 
 @dataclass

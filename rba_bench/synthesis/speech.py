@@ -34,6 +34,7 @@ from rba_bench.files import canonical_json
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.speaking import THREADS, SpokenShard
+from rba_bench.synthesis.stopwatch import Stopwatch
 from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
 from rba_bench.synthesis.units import Unit
 
@@ -73,12 +74,15 @@ class SpokenClips:
         recipe: How.
         engine: A speech engine to use instead of that of `recipe.voice_bank`.
 
+    Attributes:
+        watch: Times `speech`, `clips` (checks, speed, noise, FLAC) and `round trip`.
+
     Raises:
         MissingPrerequisite: an engine is not installed, or a voice is not there.
     """
 
     def __init__(self, recipe: SynthesisRecipe, engine: SpeechEngine | None = None) -> None:
-        self.recipe = recipe
+        self.recipe, self.watch = recipe, Stopwatch()
         self._engine = engine or engine_of_bank(recipe.voice_bank)
         self.speakers = find_speakers(recipe.voices) if recipe.voices else self._bank()
         engines = {speaker.engine.name: speaker.engine.version() for speaker in self.speakers}
@@ -121,10 +125,12 @@ class SpokenClips:
     def shard(self, units: Sequence[Unit], first: int) -> SpokenShard:
         """See `RowMaker`."""
         made = [clip for number, unit in enumerate(units, start=first) for clip in self._drawn(unit, number)]
-        self._speak(made)
-        with ThreadPoolExecutor(THREADS) as pool:
+        with self.watch.timing("speech"):
+            self._speak(made)
+        with self.watch.timing("clips"), ThreadPoolExecutor(THREADS) as pool:
             rows = list(pool.map(self._row, made))
-        self._round_trip(made, rows)
+        with self.watch.timing("round trip"):
+            self._round_trip(made, rows)
         kept = [row for clip, row in zip(made, rows, strict=True) if not clip.reason]
         dropped = [
             {"id": f"{clip.unit.group_id}-{clip.number}", "voice": clip.speaker.name, "reason": clip.reason}
