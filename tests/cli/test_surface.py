@@ -11,9 +11,12 @@ SURFACE = {
     "quickstart": ["--help", "--json", "--out", "--track", "-h"],
     "synth": [
         *(
+            "--dry-run",
             "--help",
             "--json",
             "--out",
+            "--price-per-million-tokens",
+            "--probe-items",
             "--public",
             "--push-to-hub",
             "--recipe",
