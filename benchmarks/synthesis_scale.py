@@ -48,16 +48,54 @@ RATE, SECONDS = 16_000, 6.5  # Hz and length of a clip
 SAMPLED_S = 0.5  # memory is looked at so often
 REPEATED, CODE, REFUSED = 0.08, 0.06, 0.03
 OPENINGS = (
-    "What is the best way to {verb} {adjective} {noun} before {event}?",
-    "Can you explain how {adjective} {noun} and {noun2} change during {event}?",
-    "Write a short story about a {person} who wants to {verb} {adjective} {noun}.",
-    "Give me {number} ideas for a {person} who has to {verb} {noun} near the {place}.",
-    "Why do some people {verb} {adjective} {noun} after {event} in the {place}?",
-    "How would a {person} {verb} {noun} and {noun2} without going to the {place}?",
-    "Describe the {adjective} {noun} that a {person} might find in a {place} after {event}.",
-    "I am a {person} and I need to {verb} {adjective} {noun} for {event}. What should I know?",
-    "Compare {noun} with {noun2} for a {person} who lives close to a {place}.",
-    "Which {adjective} {noun} would you suggest to a {person} who visits the {place} during {event}?",
+    "What is the best way to",
+    "How do I",
+    "Can you explain how to",
+    "Is it difficult to",
+    "Why do people",
+    "Give me {number} reasons to",
+    "Tell me how to",
+    "Should a {person}",
+    "What happens when I",
+    "Write a poem about a {person} who likes to",
+    "Write a short story in which a {person} has to",
+    "When should I",
+    "What do I need to",
+    "Describe how a {person} would",
+    "Plan a day on which I can",
+    "How long does it take to",
+    "Help me to",
+    "I am a {person}. How can I",
+    "My neighbour wants to",
+    "Suggest {number} ways to",
+    "Is it true that a {person} must",
+    "Where can I learn to",
+    "How much does it cost to",
+    "Who taught people to",
+)
+MIDDLES = (
+    "{verb} {adjective} {noun}",
+    "{verb} {noun} and {noun2}",
+    "{verb} the {adjective} {noun2} of a {person}",
+    "{verb} {noun} for a {adjective} {place}",
+    "{verb} {number} {adjective} {noun2}",
+    "{verb} a {person}'s {noun}",
+)
+ENDINGS = (
+    "before {event}",
+    "near the {place}",
+    "without {adjective2} {noun3}",
+    "with the help of a {person2}",
+    "in {event}",
+    "and then {verb2} the {adjective2} {noun3}",
+    "so that a {person2} can {verb2} the {noun3}",
+    "after {event}",
+    "if the {place} is {adjective2}",
+    "while a {person2} is at the {place}",
+    "instead of {adjective2} {noun3}",
+    "between {event} and {event2}",
+    "for {number2} {adjective2} friends",
+    "at a {adjective2} {place}",
 )
 ANSWERS = (
     "A {person} can {verb} {adjective} {noun} well before {event}.",
@@ -90,6 +128,9 @@ LISTS = {name: text.split() for name, text in WORDS.items() if name != "event"} 
     "event": ["winter", "breakfast", "the festival", "a storm", "the holidays", "dinner", "the concert", "a wedding",
               "the harvest", "the meeting", "the parade", "sunrise", "a long walk", "the exam", "the first snow"]
 }  # fmt: skip
+
+LISTS |= {f"{name}2": LISTS[name] for name in ("verb", "adjective", "person", "event", "number")}
+LISTS["noun3"] = LISTS["noun"] + LISTS["noun2"]
 
 
 def fill(templates: Sequence[str], rng: random.Random) -> str:
@@ -125,7 +166,7 @@ class TableTeacher(TextLM):
         lot = rng.random()
         if lot < REPEATED:
             rng = random.Random(rng.randrange(5000))
-        text = fill(OPENINGS, rng)
+        text = f"{fill(OPENINGS, rng)} {fill(MIDDLES, rng)} {fill(ENDINGS, rng)}?"
         if REPEATED < lot < REPEATED + CODE:
             text = f"{text} def f(x): return x**2 + {rng.random():.3f}"
         return Generation(text, 24, "ok")

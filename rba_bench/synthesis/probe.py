@@ -16,7 +16,7 @@ from rba_bench.audio.speech_engines import SpeechEngine
 from rba_bench.errors import RbaError, UserError
 from rba_bench.progress import say
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.asking import Asker, ask_shard
+from rba_bench.synthesis.asking import Asker, InstructionAsker, ask_shard
 from rba_bench.synthesis.corpora import Utterance, read_utterances
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.pipeline import TestSets, prepare_stages
@@ -27,11 +27,13 @@ from rba_bench.synthesis.stopwatch import Stopwatch
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import Labeller, Labels
 from rba_bench.synthesis.teacher import find_query, load_teacher
+from rba_bench.synthesis.texts.near_duplicates import sketch_texts
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 
 ITEMS = 20  # candidates
 MOST_ROUNDS = 5  # of so many candidates, until something is usable
 WITHOUT_LIMIT = 10**9
+QUESTION = "Which kind of tree grows best beside a river?"
 INSTRUCTIONS, ANSWERS, RULES, FILTER, LABELS = "instructions", "answers", "rules", "filter", "labels"
 SPEECH, CLIPS, ROUND_TRIP, FILES = "speech", "clips", "round trip", "files"
 STEPS = {  # step: its stage
@@ -116,6 +118,7 @@ def probe_synthesis(
             some = _sample(utterances, items * MOST_ROUNDS, recipe.seed)
             wide = _without_limits(recipe, items)
             stages = prepare_stages(wide, measured, query, some, engine, test_sets)
+            _load_filters(*stages[:2])
         say(f"probe: {items} {'utterances' if utterances else 'candidates'}")
         units = _ask_and_filter(probe, recipe, Path(folder), stages, measured)
         probe.prompt_tokens, probe.completion_tokens = measured.tokens_read(), measured.tokens_written
@@ -126,6 +129,15 @@ def probe_synthesis(
     probe.seconds, probe.cpu_s = ({name: times.get(name, 0.0) for name in STEPS if name in times}
                                   for times in (watch.seconds, watch.cpu_s))  # fmt: skip
     return probe
+
+
+def _load_filters(asker: Asker, shards: ShardFilter) -> None:
+    """Load what the filters load at their first text: a second of 20 candidates would be hours of a million."""
+    if isinstance(asker, InstructionAsker) and asker.rules is not None:
+        asker.rules.judge_instruction(QUESTION)
+    if isinstance(shards, InstructionFilter):
+        if (options := shards.recipe.text_filters.near_duplicates) is not None:
+            sketch_texts([QUESTION], options)
 
 
 def _without_limits(recipe: SynthesisRecipe, items: int) -> SynthesisRecipe:
