@@ -135,9 +135,9 @@ def _load_filters(asker: Asker, shards: ShardFilter) -> None:
     """Load what the filters load at their first text: a second of 20 candidates would be hours of a million."""
     if isinstance(asker, InstructionAsker) and asker.rules is not None:
         asker.rules.judge_instruction(QUESTION)
-    if isinstance(shards, InstructionFilter):
-        if (options := shards.recipe.text_filters.near_duplicates) is not None:
-            sketch_texts([QUESTION], options)
+    options = shards.recipe.text_filters.near_duplicates if isinstance(shards, InstructionFilter) else None
+    if options is not None:
+        sketch_texts([QUESTION], options)
 
 
 def _without_limits(recipe: SynthesisRecipe, items: int) -> SynthesisRecipe:
