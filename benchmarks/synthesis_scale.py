@@ -31,6 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +179,13 @@ class TableTeacher(TextLM):
 
 
 def quiet_tone(text: str, language: str, voice: Any) -> np.ndarray:
-    """A tone of a few quantisation steps, which differs by its first samples."""
-    pitch = 100 + len(text) + sum(map(ord, voice.name)) % 50
+    """A tone of a few quantisation steps, whose pitch depends on text and voice."""
+    return tone(100 + len(text) + sum(map(ord, voice.name)) % 50)
+
+
+@cache
+def tone(pitch: int) -> np.ndarray:
+    """Of a pitch in Hz; it is made once, and never changed."""
     wave = np.sin(np.arange(round(RATE * SECONDS), dtype=np.float32) * (2 * math.pi * pitch / RATE))
     return (wave * (16 / 32768)).astype(np.float32)
 

@@ -4,7 +4,8 @@
 
     espeak, piper   the whole way of a clip: voice, checks, speed, noise, FLAC, parquet and its marker; in this process,
                     then with 1 and 2 workers. `features` is apart: log-mel is computed in training, and not stored.
-    whisper         the round trip of these clips through asset:whisper-tiny.en in batches of 16
+    whisper         the round trip of these clips through asset:whisper-tiny.en in batches of 16,
+                    in float32 and bfloat16
     ask             instructions (sampled) and answers (greedy) of asset:smollm2-135m-instruct, by our engine and by
                     `generate` of transformers on padded batches of the same size with the same settings
     all             recipes/synth-small.yaml from start to end: usable instructions an hour
@@ -22,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +155,15 @@ def whisper_part(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     half = options.clips // 2
     clips = [*waves(half, VOICES["espeak"]), *waves(half, VOICES["piper"])]
-    recognizer = load_recognizer("asset:whisper-tiny.en", batch_size=16)
-    recognizer.transcribe(clips[:2])
-    wall, cpu = Clock(options.repeats).take(lambda: recognizer.transcribe(clips))
-    speech = sum(map(len, clips)) / 16_000
-    return [
-        row("whisper", "round trip, wall", wall, cpu, speech / wall, "x real time"),
-        row("whisper", "round trip, a core", wall, cpu, speech / cpu, "x real time"),
-    ]
+    speech, found = sum(map(len, clips)) / 16_000, []
+    for dtype in (None, "bfloat16"):
+        recognizer = load_recognizer("asset:whisper-tiny.en", batch_size=16, dtype=dtype)
+        recognizer.transcribe(clips[:2])
+        wall, cpu = Clock(options.repeats).take(partial(recognizer.transcribe, clips))
+        name = f"{len(clips)} clips of {speech / len(clips):.1f} s, {dtype or 'float32'}"
+        found.append(row("whisper", f"{name}, wall", wall, cpu, speech / wall, "x real time"))
+        found.append(row("whisper", f"{name}, a core", wall, cpu, speech / cpu, "x real time"))
+    return found
 
 
 def ask_part(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -230,8 +232,9 @@ def whole_part(options: argparse.Namespace) -> list[dict[str, Any]]:
     out = Path(tempfile.mkdtemp()) / "set"
     try:
         wall, cpu = time.perf_counter(), time.process_time()
-        make_set("synth-small", [f"n_instructions={options.instructions}"], out, options.workers)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        changes = [f"n_instructions={options.instructions}", *options.set]
+        make_set("synth-small", changes, out, options.workers)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu  # without that of the workers
         groups = read_json(out / "manifest.json")["counts"]["groups"]
     finally:
         shutil.rmtree(out.parent)
@@ -263,6 +266,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64, help="candidates of the part ask")
     parser.add_argument("--instructions", type=int, default=60, help="of the part all")
     parser.add_argument("--workers", type=int, default=2, help="of the part all")
+    parser.add_argument("--set", nargs="+", default=[], help="of the part all: other keys of the recipe")
     options = parser.parse_args()
     found = [line for name in options.part for line in parts[name](options)]
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")

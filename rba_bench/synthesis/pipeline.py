@@ -14,6 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.audio.speech_engines import SpeechEngine
@@ -53,6 +55,7 @@ LATER = (
     "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
     "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
 )  # fmt: skip
+LATER_BELOW = {"round_trip": ("precision",)}  # the same for keys of keys
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 CLIPS_WORTH_WORKERS = 2000
 TestSets = Callable[[], Iterable[NamedTexts]]
@@ -128,6 +131,11 @@ def _signed_config(
         for key, value in recipe.resolved().items()
         if key not in NOT_CONTENT and not (key in LATER and value == DEFAULTS[key])
     }
+    for key, names in LATER_BELOW.items():
+        if isinstance(options := getattr(recipe, key), BaseModel):
+            fields = type(options).model_fields
+            usual = [name for name in names if getattr(options, name) == fields[name].default]
+            config[key] = {name: value for name, value in config[key].items() if name not in usual}
     if is_server(recipe):
         config["teacher"] = identity["name"]
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies

@@ -235,4 +235,6 @@ def _load_recognizer(options: RoundTripOptions, language: str) -> "Recognizer":
         strict_language=False,
         device=options.device,
         batch_size=options.batch_size,
+        # float32 is what the processor takes by itself; a GPU computes as the weights are stored
+        dtype=None if options.precision == "float32" else options.precision,
     )
