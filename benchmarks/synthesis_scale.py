@@ -291,11 +291,12 @@ def by_stage(options: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, dict[str, float]]:
-    """Seconds on the wall and memory of some work."""
+    """Seconds on the wall, with processor time of this process and memory, of some work."""
     with watched() as most:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         work()
-        return time.perf_counter() - began, most
+        seconds, used = time.perf_counter() - began, time.process_time() - cpu
+    return seconds, {"driver CPU s": used, **most}
 
 
 def whole(options: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
@@ -309,9 +310,7 @@ def whole(options: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
             recipe, out, teacher=TableTeacher(), engine=TABLE, workers=options.workers, test_sets=test_sets
         )
 
-    cpu = time.process_time()
     seconds, most = timed(run)
-    driver = {"driver CPU s": time.process_time() - cpu}
     files = [file for file in out.rglob("*") if file.is_file()]
     disk = {"files": len(files), "GB": sum(file.stat().st_size for file in files) / 1e9}
     yield {
