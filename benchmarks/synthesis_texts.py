@@ -1,6 +1,6 @@
 """Instructions and answers put together from words, for `synthesis_scale.py`: as long as real ones, and as different.
 
-There are some 10^11 instructions, and few share more than their beginning.
+There are some 10^10 instructions, and few share more than their beginning.
 """
 
 import random

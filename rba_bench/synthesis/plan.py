@@ -167,10 +167,10 @@ def _needed(recipe: SynthesisRecipe, probe: Probe) -> tuple[Estimate, Estimate]:
             "more with --probe-items"
         )
     wanted = float(recipe.n_instructions)
-    limits: Mapping[str, int] = recipe.kinds or dict.fromkeys(probe.kinds, recipe.n_instructions)  # type: ignore[assignment]
-    shares = [(_share(probe.kinds[kind], probe.candidates), limits.get(kind, 0)) for kind in probe.kinds]
-    if recipe.kinds is None:
-        shares = [(share, recipe.n_instructions)]
+    shares = [(share, recipe.n_instructions)]
+    if recipe.kinds is not None:
+        seen = {kind: n for kind, n in recipe.kinds.items() if probe.kinds[kind]}
+        shares = [(_share(probe.kinds[kind], probe.candidates), n) for kind, n in seen.items()]
     ends = (
         _candidates_for(wanted, [(getattr(one, end), n) for one, n in shares])
         for end in ("value", "high", "low")
