@@ -16,7 +16,9 @@ from rba_bench.progress import say
 from rba_bench.recipes import recipe_file
 
 if TYPE_CHECKING:
+    from rba_bench.synthesis.plan import SynthesisPlan
     from rba_bench.synthesis.quality import QualityOptions
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
     from rba_bench.training.rewards import RewardModel
     from rba_bench.training.training_recipe import TrainingRecipe
     from rba_bench.training.training_run import TrainResult
@@ -47,21 +49,9 @@ def make_set(
         MissingPrerequisite: no teacher or no voices.
     """
     from rba_bench.evaluation.task_texts import task_texts
-    from rba_bench.recipes import load_recipe
     from rba_bench.synthesis.pipeline import synthesize
-    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 
-    values = recipe if isinstance(recipe, Mapping) else None
-    file = recipe_file(recipe or SYNTHESIS) if not isinstance(recipe, Mapping) else None
-    parsed = load_recipe(SynthesisRecipe, file, overrides, values=values)
-    if against and parsed.source is not None:
-        raise UserError(
-            "--against is for instructions that a teacher writes: leave it out with recorded speech (source)"
-        )
-    if against:
-        files = list(dict.fromkeys([*parsed.text_filters.against, *against]))
-        key = f"text_filters.against={json.dumps(files, ensure_ascii=False)}"
-        parsed = load_recipe(SynthesisRecipe, file, [*overrides, key], values=values)
+    parsed = _synthesis_recipe(recipe, overrides, against)
     if parsed.kind == "qa" and parsed.tagger is None and parsed.max_answer_words is None:
         say(
             "kind: qa is for answers of one to five words: set max_answer_words: 5, or answers of any length are kept"
@@ -116,6 +106,58 @@ def load_reward_scorer(options: "QualityOptions") -> RewardScorer:
         "setup_sha256": setup_sha256(folder),
     }
     return RewardScorer(model, facts if options.output is None else {**facts, "output": options.output})
+
+
+def plan_set(
+    recipe: Path | str | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    items: int = 20,
+    price: tuple[float, float] | None = None,
+    against: Sequence[str] = (),
+) -> "SynthesisPlan":
+    """What making the alignment set of a recipe will take, measured on a few candidates; no set is written.
+
+    Args:
+        recipe: A file, the name of a shipped recipe, or keys and values; None for the micro world's.
+        overrides: `key=value` texts.
+        workers: Processes that speak; 0 for one alone, None for as many as the set is worth.
+        items: Candidates that are made.
+        price: Dollars for a million tokens of the teacher's prompts, and of its answers.
+        against: As of `make_set`.
+
+    Raises:
+        RbaError: the recipe is wrong, a part is not installed, or none of the candidates is usable.
+    """
+    from rba_bench.evaluation.task_texts import task_texts
+    from rba_bench.synthesis.pipeline import worthwhile_workers
+    from rba_bench.synthesis.plan import plan_synthesis
+    from rba_bench.synthesis.probe import probe_synthesis
+
+    parsed = _synthesis_recipe(recipe, overrides, against)
+    probe = probe_synthesis(parsed, items, test_sets=lambda: task_texts(download=False))
+    workers = worthwhile_workers(parsed, probe.utterances) if workers is None else workers
+    return plan_synthesis(parsed, probe, workers, price)
+
+
+def _synthesis_recipe(
+    recipe: Path | str | Mapping[str, Any] | None, overrides: Sequence[str], against: Sequence[str]
+) -> "SynthesisRecipe":
+    from rba_bench.recipes import load_recipe
+    from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+
+    values = recipe if isinstance(recipe, Mapping) else None
+    file = recipe_file(recipe or SYNTHESIS) if not isinstance(recipe, Mapping) else None
+    parsed = load_recipe(SynthesisRecipe, file, overrides, values=values)
+    if not against:
+        return parsed
+    if parsed.source is not None:
+        raise UserError(
+            "--against is for instructions that a teacher writes: leave it out with recorded speech (source)"
+        )
+    files = list(dict.fromkeys([*parsed.text_filters.against, *against]))
+    key = f"text_filters.against={json.dumps(files, ensure_ascii=False)}"
+    return load_recipe(SynthesisRecipe, file, [*overrides, key], values=values)
 
 
 def training_recipe(

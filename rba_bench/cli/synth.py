@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from rba_bench.cli import options, push
 from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.cli.synth_plan import print_synthesis_plan
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say, stdout_reserved
@@ -81,6 +82,33 @@ def synth_command(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Make no set: measure a few candidates, and print what the whole would take: time, disk, tokens, "
+            "dollars.",
+        ),
+    ] = False,
+    probe_items: Annotated[
+        int | None,
+        typer.Option(
+            "--probe-items",
+            metavar="N",
+            min=1,
+            help="With --dry-run: candidates that are measured. Default: 20.",
+            show_default=False,
+        ),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            "--price-per-million-tokens",
+            metavar="IN,OUT",
+            help="With --dry-run: dollars for the teacher's prompts and answers.",
+            show_default=False,
+        ),
+    ] = None,
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
@@ -96,6 +124,13 @@ def synth_command(
         raise UserError("--seal checks a folder as it is: leave out --recipe, --set, --against and --out")
     if seal is None and sample is not None:
         raise UserError("--sample belongs to --seal DIR: clips that are synthesised here need no check")
+    if not dry_run and (probe_items is not None or price is not None):
+        raise UserError("--probe-items and --price-per-million-tokens belong to --dry-run: add it")
+    if dry_run and (seal or push_to_hub):
+        raise UserError("--dry-run makes no set: leave out --seal and --push-to-hub")
+    if dry_run:
+        print_synthesis_plan(recipe, set_ or [], against or [], workers, probe_items or 20, price, as_json)
+        return
     repository = push.reserve_repository(push_to_hub, "dataset", public)
     with stdout_reserved():
         from rba_bench.audio import alignment_set, sealing

@@ -31,6 +31,9 @@ PIECE_S = 30.0  # what Whisper takes at once; the others too, since attention gr
 SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
 QUIET_S = 0.2  # loudness is averaged over so much
 SHORTEST_S = 0.1  # shorter clips get silence behind them: convolutions need a few frames
+_NO_DTYPE = (
+    "recogniser {spec} cannot be told to compute in {dtype}: use float32, or a Whisper model of transformers"
+)
 MAX_NEW_TOKENS = 224  # of a transcript of one piece, as in openai-whisper
 
 
@@ -120,6 +123,7 @@ def load_recognizer(
     language: str | None = None,
     trust_remote_code: bool = False,
     strict_language: bool = True,
+    dtype: str | None = None,
 ) -> Recognizer:
     """The recogniser behind a name.
 
@@ -132,6 +136,8 @@ def load_recognizer(
         language: code of the language spoken (`de`), None = the model finds it out. Only for Whisper.
         trust_remote_code: run Python code that ships with a checkpoint.
         strict_language: refuse `language` for a recogniser that cannot be told one; False = leave it out there.
+        dtype: name of a torch number type to compute in, only for Whisper models of transformers; None = float32 on
+            the CPU, elsewhere as stored.
 
     Raises:
         MissingPrerequisite: no such recogniser, or it cannot be downloaded.
@@ -140,6 +146,8 @@ def load_recognizer(
     if batch_size < 1:
         raise UserError(f"batch size is {batch_size}: use 1 or more")
     if is_openai_name(spec) or (Path(spec).is_file() and Path(spec).name != BINARY):
+        if dtype is not None:
+            raise UserError(_NO_DTYPE.format(spec=spec, dtype=dtype))
         return OpenAIWhisper.load(spec, device, batch_size, language)
     if not Path(spec).exists() and not HUB_ID.fullmatch(spec) and not is_asset(spec):
         import whisper
@@ -153,7 +161,9 @@ def load_recognizer(
         )
     folder = local_folder(spec, "recogniser")
     place = resolve_device(device)
-    return _load_transformers(folder, spec, place, batch_size, language, trust_remote_code, strict_language)
+    return _load_transformers(
+        folder, spec, place, batch_size, language, trust_remote_code, strict_language, dtype
+    )
 
 
 class EncoderCTC:
@@ -397,6 +407,7 @@ def _load_transformers(
     language: str | None,
     trust_remote_code: bool,
     strict_language: bool,
+    dtype: str | None,
 ) -> Recognizer:
     from transformers import (
         AutoConfig,
@@ -418,9 +429,14 @@ def _load_transformers(
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no usable recogniser: {first_line(error)}") from error
     if kind == "whisper":
-        model = load_model(WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code)
+        number = None if dtype is None else getattr(torch, dtype)
+        model = load_model(
+            WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code, dtype=number
+        )
         identity = weights_identity(folder, spec, model, trust_remote_code)
         return TransformersWhisper(model, features, tokenizer, identity, batch_size, language)
+    if dtype is not None:
+        raise UserError(_NO_DTYPE.format(spec=spec, dtype=dtype))
     if language is not None and strict_language:
         raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
     optional = (

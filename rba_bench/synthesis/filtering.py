@@ -33,7 +33,12 @@ from rba_bench.synthesis.shards import (
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import Labeller
 from rba_bench.synthesis.texts.exact_duplicates import ExactDuplicates
-from rba_bench.synthesis.texts.near_duplicates import NearDuplicates, Sketches, sketch_texts
+from rba_bench.synthesis.texts.near_duplicates import (
+    NearDuplicates,
+    Sketches,
+    TextsInTurn,
+    sketch_texts,
+)
 from rba_bench.synthesis.units import Dialogue, Unit, read_unit, split_of, text_id
 
 SCORE_DIGITS = 4  # the next ones depend on the batch
@@ -125,6 +130,7 @@ class InstructionFilter(ShardFilter):
         self._seen = ExactDuplicates()
         options = recipe.text_filters.near_duplicates
         self._near = None if options is None else NearDuplicates(options)
+        self._in_turn: TextsInTurn | None = None  # the texts of the shard that is decided
 
     @property
     def enough(self) -> bool:
@@ -194,13 +200,16 @@ class InstructionFilter(ShardFilter):
         if self._near is None:
             return None
         texts = [" ".join(said_by_user(candidate)) for candidate in candidates]
-        return sketch_texts(texts, self._near.options)
+        sketches = sketch_texts(texts, self._near.options)
+        usable = [place for place, candidate in enumerate(candidates) if candidate["reason"] == KEPT]
+        self._in_turn = TextsInTurn(self._near, sketches, usable)
+        return sketches
 
     def _near_reason(self, sketches: Sketches | None, place: int) -> str:
         """Whether a text that is new otherwise nearly repeats one that was kept; if not, it is kept from now on."""
-        if self._near is None or sketches is None:
+        if self._in_turn is None or sketches is None:
             return KEPT
-        return "near_duplicate" if self._near.add(sketches[place : place + 1])[0] >= 0 else KEPT
+        return "near_duplicate" if self._in_turn.add(place) >= 0 else KEPT
 
     def _score(self, answered: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Record the score of each usable answer; those that are too low are usable no more."""

@@ -14,6 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.audio.speech_engines import SpeechEngine
@@ -65,6 +67,7 @@ LATER = (
     "turns", "turns_prompt",
 )  # fmt: skip
 PLACES = ("manifest", "path", "dataset", *DATASET_KEYS)  # of `source`
+LATER_BELOW = {"round_trip": ("precision",)}  # the same for keys of keys
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 CLIPS_WORTH_WORKERS = 2000
 TestSets = Callable[[], Iterable[NamedTexts]]
@@ -108,8 +111,8 @@ def synthesize(
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
-    workers = _worthwhile_workers(recipe, len(utterances)) if workers is None else workers
     new = not out.exists()
+    workers = worthwhile_workers(recipe, len(utterances)) if workers is None else workers
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -133,7 +136,7 @@ def synthesize(
     return out
 
 
-def _worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
+def worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
     """Processes that speak: one a core, but none for a set that is spoken before they have started."""
     clips = n_utterances or recipe.n_instructions * recipe.voices_per_instruction * recipe.turns
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
@@ -150,6 +153,11 @@ def _signed_config(
     }
     if "text_filters" in config:
         config["text_filters"] = signed_filters(config["text_filters"])
+    for key, names in LATER_BELOW.items():
+        if isinstance(options := getattr(recipe, key), BaseModel):
+            fields = type(options).model_fields
+            usual = [name for name in names if getattr(options, name) == fields[name].default]
+            config[key] = {name: value for name, value in config[key].items() if name not in usual}
     if is_server(recipe):
         config["teacher"] = identity["name"]
     if recipe.source is not None:  # a hash stands for the speech, wherever it lies
@@ -160,6 +168,30 @@ def _signed_config(
         config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
     config |= {f"teacher_{key}": identity[key] for key in ("weights_sha256", "setup_sha256")}
     return config | ({"template": identity["template"]} if "template" in identity else {})
+
+
+def prepare_stages(
+    recipe: SynthesisRecipe,
+    teacher: TextLM,
+    query: QueryTemplate | None,
+    utterances: list[Utterance],
+    engine: SpeechEngine | None = None,
+    test_sets: TestSets | None = None,
+) -> tuple[Asker, ShardFilter, RowMaker]:
+    """The parts of a run that ask, filter and speak, for whoever runs them one by one. Errors as of `synthesize`.
+
+    Args:
+        recipe: What to make.
+        teacher: Who writes and answers.
+        query: What makes it ask; by default the teacher's own.
+        utterances: Those of `recipe.source` that are translated; none without one.
+        engine: A speech engine to use instead of the one that has `recipe.voice_bank`.
+        test_sets: Reads what `text_filters.decontaminate` compares with.
+    """
+    config = _signed_config(recipe, teacher.identity(), utterances)
+    parts = _Synthesis(recipe, Path(), config, {}, utterances, teacher, engine, 0, test_sets)
+    maker, shards = parts._maker(), parts._filter()
+    return parts._asker(teacher, query), shards, maker
 
 
 @dataclass

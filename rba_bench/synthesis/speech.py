@@ -36,6 +36,7 @@ from rba_bench.files import canonical_json
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.speaking import THREADS, SpokenShard
+from rba_bench.synthesis.stopwatch import Stopwatch
 from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
 from rba_bench.synthesis.units import Dialogue, Unit
 
@@ -92,13 +93,16 @@ class SpokenClips:
         recipe: How.
         engine: A speech engine to use instead of that of `recipe.voice_bank`.
 
+    Attributes:
+        watch: Times `speech`, `clips` (checks, speed, noise, FLAC) and `round trip`.
+
     Raises:
         MissingPrerequisite: an engine is not installed, or a voice is not there.
         UserError: there are too few voices.
     """
 
     def __init__(self, recipe: SynthesisRecipe, engine: SpeechEngine | None = None) -> None:
-        self.recipe = recipe
+        self.recipe, self.watch = recipe, Stopwatch()
         self._engine = engine or engine_of_bank(recipe.voice_bank)
         self.speakers = find_speakers(recipe.voices) if recipe.voices else self._bank()
         if len(self.speakers) < recipe.voices_per_instruction:
@@ -156,10 +160,12 @@ class SpokenClips:
     def shard(self, units: Sequence[Unit], first: int) -> SpokenShard:
         """See `RowMaker`."""
         made = [clip for number, unit in enumerate(units, start=first) for clip in self._drawn(unit, number)]
-        self._speak([utterance for clip in made for utterance in clip.said])
-        with ThreadPoolExecutor(THREADS) as pool:
+        with self.watch.timing("speech"):
+            self._speak([utterance for clip in made for utterance in clip.said])
+        with self.watch.timing("clips"), ThreadPoolExecutor(THREADS) as pool:
             rows = list(pool.map(self._row, made))
-        self._round_trip(made, rows)
+        with self.watch.timing("round trip"):
+            self._round_trip(made, rows)
         kept = [row for clip, row in zip(made, rows, strict=True) if not clip.reason]
         dropped = [
             {"id": f"{clip.unit.group_id}-{clip.number}", "voice": clip.speaker.name, "reason": clip.reason}
@@ -291,4 +297,6 @@ def _load_recognizer(options: RoundTripOptions, language: str) -> "Recognizer":
         strict_language=False,
         device=options.device,
         batch_size=options.batch_size,
+        # float32 is what the processor takes by itself; a GPU computes as the weights are stored
+        dtype=None if options.precision == "float32" else options.precision,
     )

@@ -208,6 +208,10 @@ class ServerTeacher(TextLM):
         """See `TextLM.logprobs`: servers cannot. Raises UserError."""
         return self._model.logprobs(user_texts, responses)
 
+    def tokens_read(self) -> int:
+        """See `TextLM.tokens_read`; of the requests of this thread."""
+        return self._model.tokens_read()
+
     def pre_query_template(self) -> str:
         """See `TextLM.pre_query_template`."""
         return "" if self.query is None else self.query.text

@@ -68,6 +68,7 @@ class LocalTextLM(TextLM):
         self.tokenizer = tokenizer
         self.content = ContentTokenizer(tokenizer)
         self.batch_size = batch_size
+        self._tokens_read = 0
         self.template = template or {}
         self.name = Path(str(identity.get("path", "text"))).name
         self._identity = identity
@@ -150,6 +151,10 @@ class LocalTextLM(TextLM):
                 values[index] = float(row[longest - len(rows[index][1]) :].sum())
         return values
 
+    def tokens_read(self) -> int:
+        """Tokens of all prompts that were continued; see `TextLM.tokens_read`."""
+        return self._tokens_read
+
     def answer_length(self, response: str) -> int:
         """Tokens of a response and its end token: what `logprobs` is summed over."""
         return len(self.content.text_ids(response)) + 1
@@ -184,6 +189,7 @@ class LocalTextLM(TextLM):
                 fault = f"prompt of {len(row)} tokens leaves no room in the model's context"
                 results[i] = Generation("", 0, "error", fault if row else "empty prompt")
         open_rows = [i for i in range(len(rows)) if i not in results]
+        self._tokens_read += sum(len(rows[i]) for i in open_rows)
         drawn = self._draw([rows[i] for i in open_rows], decoding, [seeds[i] for i in open_rows], stops)
         for index, continuation in zip(open_rows, drawn, strict=True):
             results[index] = to_generation(self.tokenizer, continuation, opened)

@@ -131,6 +131,10 @@ class TextLM(ABC):
         """`(position, answer)` in any order, each position exactly once; by default the answers of `chat`."""
         yield from enumerate(self.chat(user_texts, decoding, seeds))
 
+    def tokens_read(self) -> int | None:
+        """Tokens of all prompts so far; by default None: nobody counts them."""
+        return None
+
     def observed(self) -> dict[str, list[str]]:
         """What the answers so far said of the model behind a server; {} by default."""
         return {}

@@ -12,9 +12,12 @@ SURFACE = {
     "synth": [
         *(
             "--against",
+            "--dry-run",
             "--help",
             "--json",
             "--out",
+            "--price-per-million-tokens",
+            "--probe-items",
             "--public",
             "--push-to-hub",
             "--recipe",

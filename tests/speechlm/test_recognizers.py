@@ -210,3 +210,17 @@ def test_english_only_whisper(whisper_dir: Path, tmp_path: Path, clips: Sequence
     assert ear.transcribe(clips) == load_recognizer(str(folder)).transcribe(clips)
     with pytest.raises(UserError, match="English only, not 'de'"):
         load_recognizer(str(folder), language="de")
+
+
+def test_only_whisper_of_transformers_takes_a_number_type(
+    whisper_dir: Path, openai_file: Path, ctc_dir: Path, clips: Sequence[np.ndarray]
+) -> None:
+    whisper = load_recognizer(str(whisper_dir), dtype="bfloat16")
+    assert whisper.identity()["dtype"] == "bfloat16"
+    assert (
+        whisper.identity()["weights_sha256"] == load_recognizer(str(whisper_dir)).identity()["weights_sha256"]
+    )
+    assert len(whisper.transcribe(clips[:2])) == 2
+    for other in (ctc_dir, openai_file):
+        with pytest.raises(UserError, match="cannot be told to compute in bfloat16"):
+            load_recognizer(str(other), dtype="bfloat16")

@@ -18,8 +18,8 @@ from rba_bench.audio.speech_engines import engine_of_bank
 from rba_bench.cards import CARD, front_matter
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
-from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.pipeline import _signed_config, synthesize
+from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
 
 CHILD = """
 import sys
@@ -194,3 +194,18 @@ def test_the_card_says_what_made_the_set(
     (out / CARD).unlink()
     synthesize(small_recipe, out, teacher=FakeTeacher())  # a set of before cards were written gets one
     assert (out / CARD).read_text() == text
+
+
+def test_keys_of_later_versions_count_only_where_they_are_used(
+    small_recipe: SynthesisRecipe,
+) -> None:
+    """Else a half-made set of an earlier version could not be resumed."""
+    identity = FakeTeacher().identity()
+    plain = _signed_config(small_recipe, identity, [])
+    assert "round_trip" not in plain and "voices" not in plain
+    usual = small_recipe.model_copy(update={"round_trip": RoundTripOptions()})
+    assert set(_signed_config(usual, identity, [])["round_trip"]) == {
+        "recognizer", "max_wer", "batch_size", "device",
+    }  # fmt: skip
+    half = small_recipe.model_copy(update={"round_trip": RoundTripOptions(precision="bfloat16")})
+    assert _signed_config(half, identity, [])["round_trip"]["precision"] == "bfloat16"

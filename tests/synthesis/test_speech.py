@@ -275,7 +275,8 @@ def test_a_dialogue_is_left_out_for_the_fault_of_one_turn(monkeypatch: pytest.Mo
 
 
 @pytest.mark.assets
-def test_whisper_understands_piper_and_its_words_are_in_the_rows() -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_whisper_understands_piper_and_its_words_are_in_the_rows(precision: str) -> None:
     absent = [
         name for name in ("whisper-tiny.en", "piper-en_US-joe-medium") if not is_cached(find_asset(name))
     ]
@@ -286,7 +287,7 @@ def test_whisper_understands_piper_and_its_words_are_in_the_rows() -> None:
         update={
             **{"voices": ("natural",), "voices_per_instruction": 1, "snr_db": None, "speed": (1.0, 1.0)},
             **{
-                "round_trip": RoundTripOptions.model_validate({}),
+                "round_trip": RoundTripOptions.model_validate({"precision": precision}),
                 "clip_limits": ClipLimits.model_validate({}),
             },
         }
@@ -295,4 +296,4 @@ def test_whisper_understands_piper_and_its_words_are_in_the_rows() -> None:
     assert len(made.rows) == 2 and all(row["asr_wer"] == 0 for row in made.rows)
     facts = SpokenClips(recipe).settings()["round_trip"]
     assert facts["name"] == "asset:whisper-tiny.en" and len(facts["weights_sha256"]) == 64
-    assert facts["max_wer"] == 0.3 and "/" not in str(facts)
+    assert facts["max_wer"] == 0.3 and facts["dtype"] == precision and "/" not in str(facts)

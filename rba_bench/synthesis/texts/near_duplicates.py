@@ -13,6 +13,7 @@ long texts. Texts themselves are not kept.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -96,12 +97,21 @@ def sketch_texts(texts: Sequence[str], options: NearDuplicateOptions) -> Sketche
     values = np.full((len(texts), SKETCH), PADDING, np.uint32)
     for row, found in zip(values, hashed, strict=True):
         row[: min(SKETCH, len(found))] = found[:SKETCH]
-    settings = {"num_perm": BANDS * options.rows, "seed": _SEED, "hashfunc": int, "scheme": "affine32"}
+    settings = _minhash_settings(BANDS * options.rows)
     signatures: np.ndarray = np.empty((len(texts), BANDS * options.rows), np.uint64)
     minhashes = MinHash.generator((found.tolist() for found in hashed), **settings)
     for row, minhash in zip(signatures, minhashes, strict=True):
         row[:] = minhash.hashvalues
     return Sketches(_band_hashes(signatures.reshape(len(texts), BANDS, options.rows)), values)
+
+
+@lru_cache(maxsize=8)
+def _minhash_settings(n: int) -> dict[str, Any]:
+    """Arguments of MinHash for signatures of n hashes; its permutations are drawn once, not for each text."""
+    from datasketch import MinHash
+
+    settings = {"num_perm": n, "seed": _SEED, "hashfunc": int, "scheme": "affine32"}
+    return {**settings, "permutations": MinHash(**settings).permutations}
 
 
 def _band_hashes(signatures: "np.ndarray") -> "np.ndarray":
@@ -139,13 +149,16 @@ class NearDuplicates:
     The order of the texts decides: the earlier one stays, and a text that was dropped drops no other. The result does
     not depend on how texts are cut into batches. A run that goes on after a kill calls `insert` with the saved sketches
     of what was kept, in the same order.
+
+    Attributes:
+        least: Similarity from which on two texts are near duplicates.
     """
 
     def __init__(self, options: NearDuplicateOptions) -> None:
         import numpy as np
 
         self.options = options
-        self._least = options.threshold - 1e-9  # the same for 4 of 5 however it is rounded
+        self.least = options.threshold - 1e-9  # the same for 4 of 5 however it is rounded
         self._n = 0
         self._heads = np.zeros((BANDS, 1 << _HEADS_LOG2), np.uint32)  # latest entry of a bucket, 0: none
         self._next = np.zeros((1 << 12, BANDS), np.uint32)  # the entry before, in the same bucket
@@ -173,7 +186,7 @@ class NearDuplicates:
         earlier = np.empty(len(sketches), np.int64)
         for start in range(0, len(sketches), _PART):
             part = sketches[start : start + _PART]
-            found = self._find(part)
+            found = self.find(part)
             self._find_within(part, found)
             self.insert(part[found < 0])
             earlier[start : start + _PART] = found
@@ -216,7 +229,7 @@ class NearDuplicates:
         """Where the sketches of the first n kept texts end."""
         return int(self._ends[n - 1]) if n else 0
 
-    def _find(self, sketches: Sketches) -> "np.ndarray":
+    def find(self, sketches: Sketches) -> "np.ndarray":
         """The earliest kept text that each text nearly repeats, -1 for none: follows the chains of all buckets."""
         import numpy as np
 
@@ -232,7 +245,7 @@ class NearDuplicates:
             pairs = np.unique((rows[likely] << _NUMBER_BITS) | numbers[likely])
             for start in range(0, len(pairs), _PART):
                 row, number = np.divmod(pairs[start : start + _PART], 1 << _NUMBER_BITS)
-                alike = jaccard(sketches.values[row], self._sketches(number)) >= self._least
+                alike = jaccard(sketches.values[row], self._sketches(number)) >= self.least
                 np.minimum.at(found, row[alike], number[alike])
             entry = self._next[numbers, bands]
             rows, bands, entry = rows[entry > 0], bands[entry > 0], entry[entry > 0]
@@ -263,7 +276,7 @@ class NearDuplicates:
                 own = keys[row].tolist()
                 candidates = sorted({other for key in own for other in buckets.get(key, ())})
                 mine = np.broadcast_to(sketches.values[row], (len(candidates), SKETCH))
-                alike = jaccard(mine, sketches.values[candidates]) >= self._least
+                alike = jaccard(mine, sketches.values[candidates]) >= self.least
                 if alike.any():
                     earlier[row] = numbers[candidates[int(alike.argmax())]]
                     continue
@@ -271,6 +284,47 @@ class NearDuplicates:
                     buckets.setdefault(key, []).append(row)
             numbers[row] = count
             count += 1
+
+
+class TextsInTurn:
+    """Texts that come together and are kept or dropped one by one, for other reasons too.
+
+    Where a text is compared with the index alone, most of the time goes into following chains that have as many links
+    for one text as for a thousand. So all are looked up together; those kept since then are few, and are compared here.
+
+    Args:
+        index: Of the texts before; takes in those that are kept.
+        sketches: Of all texts.
+        asked: Rows of those that `add` may be called for; in rising order.
+    """
+
+    def __init__(self, index: NearDuplicates, sketches: Sketches, asked: Sequence[int]) -> None:
+        import numpy as np
+
+        self.index, self.sketches = index, sketches
+        rows = np.asarray(asked, np.int64)
+        self._earlier = dict(zip(asked, index.find(sketches[rows]).tolist(), strict=True))
+        self._kept: dict[int, list[int]] = {}  # rows by the keys of their bands
+        self._numbers: dict[int, int] = {}  # of kept rows
+
+    def add(self, row: int) -> int:
+        """As `NearDuplicates.add` for one of the texts: what it nearly repeats, or -1, and then it is kept."""
+        import numpy as np
+
+        if self._earlier[row] >= 0:
+            return self._earlier[row]
+        keys = ((np.arange(BANDS, dtype=np.int64) << 32) | self.sketches.bands[row]).tolist()
+        candidates = sorted({other for key in keys for other in self._kept.get(key, ())})
+        if candidates:
+            mine = np.broadcast_to(self.sketches.values[row], (len(candidates), SKETCH))
+            alike = jaccard(mine, self.sketches.values[candidates]) >= self.index.least
+            if alike.any():
+                return self._numbers[candidates[int(alike.argmax())]]
+        for key in keys:
+            self._kept.setdefault(key, []).append(row)
+        self._numbers[row] = len(self.index)
+        self.index.insert(self.sketches[row : row + 1])
+        return -1
 
 
 def _places(bands: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:

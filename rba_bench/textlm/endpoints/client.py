@@ -189,6 +189,9 @@ class EndpointClient:
         key: Sent with every request; by default the one that belongs to the host.
         options: By default from the environment.
         template: Variables of the chat template, sent as `chat_template_kwargs` with every chat.
+
+    Attributes:
+        prompt_tokens: Of all requests that were answered so far, as the server counted them.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class EndpointClient:
         self.key = key or ApiKey.of(base_url)
         self.options = options or EndpointOptions.from_environment()
         self.template: Variables = dict(template or {})
+        self.prompt_tokens = 0
         self.pace = Pace(self.options.start_concurrency, self.options.max_concurrency)
         stalled_s = max(STALLED_S, 2 * self.options.timeout_s)
         self._health = Health(self.base_url, self.model, self.key, self.options.patience, stalled_s)
@@ -320,6 +324,7 @@ class EndpointClient:
                     self._health.answered()
                     self._probe.answered(call)
                     window.answered()
+                    self.prompt_tokens += outcome.prompt_tokens
                     return outcome
                 # What fails again while others are answered is the item's own fault, not a sign of too much.
                 alone = attempt > 0 and self._health.answers > answers_then and outcome.kind != "limit"

@@ -58,6 +58,10 @@ class EndpointLM(TextLM, JudgeModel):
         """Kind, URL, model and a hash of both; the same before and after answering. No credentials."""
         return self.client.identity()
 
+    def tokens_read(self) -> int:
+        """See `TextLM.tokens_read`; as the server counts them."""
+        return self.client.prompt_tokens
+
     def observed(self) -> dict[str, list[str]]:
         """What the answers so far said they come from: `model`, `system_fingerprint`."""
         return self.client.observed()

@@ -17,6 +17,7 @@ from rba_bench.synthesis.texts.near_duplicates import (
     NearDuplicateOptions,
     NearDuplicates,
     Sketches,
+    TextsInTurn,
     jaccard,
     sketch_texts,
 )
@@ -69,6 +70,23 @@ def test_the_size_of_the_batches_does_not_matter(texts: list[str], monkeypatch: 
     assert judge(texts, 1) == judge(texts, 37) == expected
     monkeypatch.setattr(near_duplicates, "_PART", 50)
     assert judge(texts, 600) == expected
+
+
+@pytest.mark.parametrize("batch", [1, 37, 600])
+def test_in_turn_it_is_as_if_each_text_came_alone(texts: list[str], batch: int) -> None:
+    """Some are dropped for other reasons, after all of a batch were looked up together: they drop no other."""
+    skipped = set(random.Random(1).sample(range(len(texts)), 150))
+    asked = [place for place in range(len(texts)) if place not in skipped]
+    alone, index, found = NearDuplicates(OPTIONS), NearDuplicates(OPTIONS), []
+    expected = [int(alone.add(sketch_texts([texts[place]], OPTIONS))[0]) for place in asked]
+    for start in range(0, len(texts), batch):
+        part = range(start, min(start + batch, len(texts)))
+        usable = [place - start for place in part if place not in skipped]
+        in_turn = TextsInTurn(index, sketch_texts([texts[place] for place in part], OPTIONS), usable)
+        found += [in_turn.add(row) for row in usable]
+    assert found == expected
+    assert sum(number >= 0 for number in found) > 40
+    assert len(index) == len(alone)
 
 
 def test_the_earlier_text_stays_and_a_dropped_one_drops_no_other() -> None:
