@@ -111,8 +111,15 @@ def test_an_alignment_set_can_be_used_where_it_arrives(
     commits = [line for line in local.asked if "/commit/" in line]
     assert len(commits) == 3 + len(media) and list(local.files("ann/set", "dataset"))[-1] == CARD
     card = (arrived / CARD).read_text()
-    assert f'<audio controls preload="none" src="{local.url}/datasets/ann/set/resolve/main/card/clips/01.' in card
-    assert 'src="card/' not in card and "](card/clips/01." in card and 'src="card/' in (folder / CARD).read_text()
+    assert (
+        f'<audio controls preload="none" src="{local.url}/datasets/ann/set/resolve/main/card/clips/01.'
+        in card
+    )
+    assert (
+        'src="card/' not in card
+        and "](card/clips/01." in card
+        and 'src="card/' in (folder / CARD).read_text()
+    )
 
 
 def test_what_was_loaded_in_python_can_be_published(

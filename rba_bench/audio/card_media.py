@@ -13,7 +13,7 @@ from rba_bench import cards
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_clips import choose_clips, playable, read_clips
 from rba_bench.audio.set_figures import can_draw, figure_files, set_figures
-from rba_bench.audio.set_labels import SOURCE, paper_shares
+from rba_bench.audio.set_labels import SOURCE, is_labelled, paper_shares
 from rba_bench.audio.set_statistics import SetStatistics
 from rba_bench.files import write_atomic
 from rba_bench.seeding import stable_seed
@@ -79,7 +79,7 @@ def _label_tables(statistics: SetStatistics) -> list[str]:
     tables = []
     for column in ("topic", "difficulty"):
         found = statistics.labels[column]
-        if not any(found):
+        if not is_labelled(found):
             continue
         rows = [
             (label or "none", f"{n:,}", f"{100 * n / statistics.clips:.1f}", "" if share is None else share)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rba_bench.audio.set_labels import SOURCE, paper_shares
+from rba_bench.audio.set_labels import SOURCE, is_labelled, paper_shares
 from rba_bench.audio.set_statistics import ERRORS, KEPT, SECONDS, SetStatistics, quantiles
 from rba_bench.untrusted import printable
 
@@ -77,7 +77,7 @@ def draw_figure(figure: SetFigure, colours: Sequence[str] = LIGHT) -> bytes:
 
     ground, ink, lines, *_ = colours
     settings = {
-        **{"text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 9.0},
+        **{"text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 10.5},
         **{"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink},
         **{"axes.edgecolor": lines, "grid.color": lines, "axes.facecolor": ground, "axes.axisbelow": True},
     }
@@ -126,7 +126,7 @@ def _histogram(
 def _labels(column: str, statistics: SetStatistics) -> SetFigure | None:
     """Shares of labels, beside those of the paper where they are the same labels."""
     found = statistics.labels[column]
-    if not any(found):  # no clip has one
+    if not is_labelled(found):
         return None
     rows = paper_shares(column, found)
     clips = statistics.clips

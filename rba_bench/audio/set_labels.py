@@ -34,3 +34,8 @@ def paper_shares(column: str, found: dict[str, int]) -> list[tuple[str, int, flo
     if shared:
         rows += [(label, found.get(label, 0), share) for label, share in paper.items()]
     return rows + [(label, found[label], None) for label in own]
+
+
+def is_labelled(found: dict[str, int]) -> bool:
+    """Whether somebody labelled a set's clips: without a tagger, all topics are "others"."""
+    return any(label not in ("", "others") for label in found)

@@ -1,6 +1,7 @@
 "use strict";
 (function () {
   const STEP = 40; // clips that are added at a time: a thousand players at once are slow
+  const LONG = 1500; // letters of a text that scrolls
   const records = JSON.parse(document.getElementById("data").textContent);
   const [form, list, more, count] = ["filters", "list", "more", "count"].map((id) => document.getElementById(id));
   const exact = ["voice", "topic", "difficulty"]; // hidden fields: clip, group
@@ -10,12 +11,14 @@
     longest: (a, b) => (b.seconds ?? 0) - (a.seconds ?? 0),
     shortest: (a, b) => (a.seconds ?? 0) - (b.seconds ?? 0),
   };
+  const groups = new Map(); // number of clips by instruction
   let chosen = [];
   let shown = 0;
   let narrowed = {}; // one clip or one instruction, by a link
 
   for (const record of records) {
     const texts = [record.prompt, record.instruction, record.said, record.response, record.transcript, record.id];
+    groups.set(record.group, (groups.get(record.group) ?? 0) + 1);
     record.words = [...texts, ...record.turns.flat()].join("\n").toLowerCase();
   }
 
@@ -40,9 +43,10 @@
       element("ins", {}, hidden("understood: "), recognised));
   }
 
-  function block(title, text, style) {
+  function block(title, text) {
+    const long = text && text.length > LONG ? { class: "said long", tabindex: "0" } : { class: "said" };
     return text ? element("div", { class: "block" }, element("h4", {}, title),
-      element("p", { class: "said " + style, dir: "auto" }, text)) : null;
+      element("p", { ...long, dir: "auto" }, text)) : null;
   }
 
   function percent(rate) {
@@ -79,17 +83,17 @@
   }
 
   function clip(record) {
-    const others = records.filter((other) => other.group === record.group).length - 1;
+    const others = groups.get(record.group) - 1;
     const sound = record.sound.length ? element("p", { class: "soft" }, record.sound.join(" · ")) : null;
     const siblings = others > 0 ? element("p", {}, element("a", { href: "#" + new URLSearchParams({ group: record.group }) },
-      `with ${others} other clip${others > 1 ? "s" : ""} of this instruction`)) : null;
+      `with ${others} other clip${others > 1 ? "s" : ""} of this instruction on the page`)) : null;
     const turns = record.turns.map(([said, answer], turn) => element("div", {},
-      block(`Turn ${turn + 1}`, said, ""), block("Answer", answer, "")));
-    const left = element("div", {}, player(record), sound, block("Text beside the clip", record.prompt, ""),
+      block(`Turn ${turn + 1}`, said), block("Answer", answer)));
+    const left = element("div", {}, player(record), sound, block("Text beside the clip", record.prompt),
       element("p", { class: "said instruction", dir: "auto" }, record.instruction),
-      block("Spoken as", record.said, ""), siblings);
-    const right = element("div", {}, transcript(record), block("Answer", record.response, "long"),
-      block("Correct answers", record.references.join(" / "), ""));
+      block("Spoken as", record.said), siblings);
+    const right = element("div", {}, transcript(record), block("Answer", record.response),
+      block("Correct answers", record.references.join(" / ")));
     return element("article", { "data-id": record.id }, heading(record),
       turns.length ? element("details", { class: "block" }, element("summary", {}, "Earlier turns"), ...turns) : null,
       element("div", { class: "item" }, left, right));

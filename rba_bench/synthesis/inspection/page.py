@@ -203,7 +203,11 @@ def _facts(alignment: AlignmentSet, statistics: SetStatistics) -> list[str]:
     """Who made the set, and what is in it by kind and split."""
     kinds = [f"{name or 'no kind'} {n:,}" for name, n in statistics.labels["kind"].items()]
     splits = [f"{name or 'no split'} {n:,}" for name, n in statistics.labels["split"].items()]
-    origin = [f"{name} {value}" for name, value in alignment.origin.items() if not name.endswith("sha256")]
+    origin = [
+        f"{name} {value.partition(' {')[0]}"  # without the versions of several engines
+        for name, value in alignment.origin.items()
+        if not name.endswith("sha256")
+    ]
     return [", ".join(kinds), ", ".join(splits), *origin, f"set {alignment.sha256[:12]}"]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rba_bench.audio.set_labels import PAPER, paper_shares
+from rba_bench.audio.set_labels import PAPER, is_labelled, paper_shares
 from rba_bench.audio.set_statistics import SetStatistics
 
 LONGEST = 32  # lines of a table; the page and `--json` have all
@@ -23,7 +23,7 @@ def count_tables(statistics: SetStatistics) -> Iterator[Table]:
         totals.append((name, ", ".join(f"{value or 'none'} {n:,}" for value, n in found)))
     yield ("", "in the set"), totals
     for name in PAPER:
-        if any(statistics.labels[name]):
+        if is_labelled(statistics.labels[name]):
             yield _labels(name, statistics)
     yield _quantiles(summary)
     voices = [
