@@ -6,6 +6,7 @@
 The folder holds no parquet file, so neither `load_dataset` nor the checksums of the set take notice of it.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rba_bench.seeding import stable_seed
 from rba_bench.untrusted import plain
 
 FOLDER, CLIPS = "card", "clips"
-ENDINGS = (".png", ".flac", ".wav")
+_OWN = re.compile(r"(durations|topics|difficulty|voices|wer|filters)\.png|clips/\d\d\.(flac|wav)")
 N_CLIPS = 10
 LONGEST_TEXT = 300  # characters of a text in the table of clips
 MOST_LABELS = 32
@@ -28,8 +29,8 @@ MOST_LABELS = 32
 
 def media_files(folder: Path) -> list[str]:
     """Names of the files of a card, relative to the folder of its set, in order."""
-    found = (path for path in (folder / FOLDER).rglob("*") if path.suffix in ENDINGS and path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    found = (path.relative_to(folder / FOLDER).as_posix() for path in (folder / FOLDER).rglob("*.*"))
+    return sorted(f"{FOLDER}/{name}" for name in found if _OWN.fullmatch(name))
 
 
 def write_media(alignment: AlignmentSet, statistics: SetStatistics) -> list[str]:

@@ -7,7 +7,6 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ SIZE = (5.6, 3.1)  # inches
 DPI = 120
 BARS = 16  # labels of a figure
 LETTERS = 28  # of a label
+ENOUGH = ("surplus", "quota")  # reasons that are no fault of what was left out: in the table alone
 # ground, ink, lines, the set, what it is compared with: the colours of the pages
 LIGHT = ("#ffffff", "#1b2430", "#d9dee6", "#1f5fbf", "#c2410c")
 DARK = ("#1b212a", "#e6eaf0", "#323b48", "#7fb0ff", "#ffb067")
@@ -49,14 +49,18 @@ class SetFigure:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
+    """Whether matplotlib is installed and works: a set must not fail at its end for want of figures."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def set_figures(statistics: SetStatistics) -> list[SetFigure]:
     """The distributions that a set has; nothing is drawn yet."""
     figures = [
-        _histogram("durations", "Durations", "seconds", statistics.seconds, SECONDS, np.nan),
+        _histogram("durations", "Durations", "seconds", statistics.seconds, SECONDS, np.inf),
         *(_labels(column, statistics) for column in ("topic", "difficulty")),
         _voices(statistics),
         _histogram("wer", "Word error rate of a recogniser", "per cent", 100 * statistics.wer, ERRORS, 100.0),
@@ -102,17 +106,18 @@ def _histogram(
         return None
 
     def draw(axes: "Axes", colours: Sequence[str]) -> None:
-        top = min(float(known.max()), most) if most == most else float(known.max())
+        top = min(float(known.max()), most)
         edges = np.linspace(0.0, max(top, 1.0), min(40, max(8, len(known) // 4)) + 1)
         counts, _ = np.histogram(np.minimum(known, edges[-1]), edges)
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colours[3], edgecolor=colours[0])
         axes.axvline(found["p50"], color=colours[4], linestyle="--")
-        axes.set_xlabel(f"{unit} (dashed: median)")
+        beyond = f"; last bar: {most:g} and more" if float(known.max()) > most else ""
+        axes.set_xlabel(f"{unit} (dashed: median{beyond})")
         axes.set_ylabel("clips")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")
 
-    named = {"p0": "shortest", "p50": "median", "p100": "highest" if most == most else "longest"}
+    named = {"p0": "lowest", "p50": "median", "p100": "highest"}
     rows: list[tuple[Any, ...]] = [
         (named.get(key, key.replace("p", "percentile ")), f"{value:,.1f}")
         for key, value in found.items()
@@ -195,7 +200,8 @@ def _voices(statistics: SetStatistics) -> SetFigure | None:
 
 def _filters(statistics: SetStatistics) -> SetFigure | None:
     """What was left out, by reason."""
-    dropped = sorted((count for count in statistics.filters if count.reason != KEPT), key=lambda one: -one.n)
+    found = [count for count in statistics.filters if count.reason not in (KEPT, *ENOUGH)]
+    dropped = sorted(found, key=lambda count: -count.n)
     if not dropped:
         return None
 

@@ -64,9 +64,9 @@ def test_without_matplotlib_the_card_has_its_clips_and_numbers(tmp_path: Path) -
 def test_media_of_an_earlier_card_go_and_a_user_s_own_readme_gets_none(tmp_path: Path) -> None:
     folder = make_set(tmp_path / "set")
     (folder / "card" / "clips" / "11.wav").write_bytes(b"RIFF")
-    (folder / "card" / "notes.txt").write_text("mine")
+    (folder / "card" / "mine.png").write_bytes(b"mine")
     assert write_set_card(AlignmentSet.open(folder))
-    assert len(media_files(folder)) == 10 and (folder / "card" / "notes.txt").is_file()
+    assert len(media_files(folder)) == 10 and (folder / "card" / "mine.png").is_file()
     shutil.rmtree(folder / "card")
     (folder / CARD).write_text("# Mine\n")
     assert not write_set_card(AlignmentSet.open(folder)) and not (folder / "card").exists()

@@ -1,7 +1,9 @@
 """What the page shows of a clip, as JSON values."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rba_bench.audio.spoken_form import spoken_form
@@ -31,11 +33,11 @@ def clip_record(row: Mapping[str, Any], number: int, spoken: Callable[[str, str]
         "number": number + 1,
         "group": _text(row.get("group_id")),
         "said": said if said != texts["instruction"] else "",
-        "seconds": row.get("duration"),
-        "references": [_text(reference) for reference in row.get("references") or ()],
+        "seconds": _number(row, "duration"),
+        "references": [_text(reference) for reference in _list(row.get("references"))],
         "turns": [(_text(turn.instruction), _text(turn.response)) for turn in read_turns(row.get(TURNS))],
         "sound": _sound(row),
-        "wer": row.get("asr_wer"),
+        "wer": _number(row, "asr_wer"),
     }
     if row.get("asr_text") is not None:
         record["transcript"] = _text(row["asr_text"])
@@ -61,18 +63,32 @@ def spoken_words(manifest: Mapping[str, Any]) -> Callable[[str, str], str]:
 def _sound(row: Mapping[str, Any]) -> list[str]:
     """What was done to the clip, in words."""
     facts = []
-    if row.get("snr_db") is not None:
+    noise, speed = _number(row, "snr_db"), _number(row, "speed")
+    if noise is not None:
         colour = f"{row['noise_colour']} " if row.get("noise_colour") else ""
-        facts.append(f"{colour}noise, {row['snr_db']:.1f} dB")
-    if row.get("speed") is not None and row["speed"] != 1:
-        facts.append(f"speed {row['speed']:.2f}")
-    try:
-        steps = json.loads(row.get("augmentation") or "{}")
-    except ValueError:
-        steps = {"augmentation": row["augmentation"]}
+        facts.append(f"{colour}noise, {noise:.1f} dB")
+    if speed is not None and speed != 1:
+        facts.append(f"speed {speed:.2f}")
+    steps = row.get("augmentation")
+    if isinstance(steps, str):
+        with suppress(ValueError):
+            steps = json.loads(steps)
     for name, value in (steps if isinstance(steps, dict) else {"augmentation": steps}).items():
-        facts.append(f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        if value:
+            facts.append(
+                f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+            )
     return [_text(fact) for fact in facts]
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    """A number of a row; None for null, and for what another tool wrote in its place."""
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _text(value: Any) -> str:

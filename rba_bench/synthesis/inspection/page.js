@@ -145,6 +145,7 @@
     form.reset();
     for (const [name, value] of wanted) {
       const field = form.elements.namedItem(name);
+      if (field && field.type === "number" && !/^\d+(\.\d+)?$/.test(value)) continue;
       if (field) field.value = field.tagName === "SELECT" && name !== "sort" ? "=" + value : value;
       if (field && field.tagName === "SELECT" && field.selectedIndex < 0) field.value = ""; // no such value here
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench import __version__
+from rba_bench.assets import PREFIX, is_asset
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_clips import choose_clips, playable, read_clips
 from rba_bench.audio.set_figures import SetFigure, can_draw, figure_files, set_figures
@@ -74,27 +75,25 @@ def inspect_set(path: Path | str, out: Path | None = None, n: int = N_CLIPS) -> 
         UserError: no set there, a damaged one, or a folder that cannot be written.
     """
     alignment, progress = open_set(path)
-    out = out or RUNS / "inspect" / folder_name(
-        str(path).removeprefix("asset:").strip("/").split("/")[-1] or "set"
-    )
+    name = str(path).removeprefix(PREFIX) if is_asset(path) else alignment.path.resolve().name
+    out = out or RUNS / "inspect" / folder_name(name)
     _check_out(out, alignment.path)
     with bar("reading", len(alignment.shards), unit="shards") as advance:
         statistics = read_statistics(alignment, advance)
     seed = stable_seed("inspect", alignment.sha256, n)
-    numbers = choose_clips(statistics, n, seed, worst=max(1, round(WORST * n)) if n else 0)
-    notes = []
+    numbers = choose_clips(statistics, n, seed, worst=max(1, round(WORST * n)))
+    figures, drawn, notes = set_figures(statistics), can_draw(), []
     try:
         records, unread = _write_clips(alignment, statistics, [int(number) for number in numbers], out)
-        figures = set_figures(statistics)
-        if can_draw():
-            for name, content in figure_files(figures, dark=True):
-                write_atomic(out / FIGURES / name, content)
-        else:
-            notes.append(f"no figures: matplotlib is not installed; install it with `{extra('synth')}`")
         if unread:
             notes.append(f"{len(unread)} clips cannot be played ({unread[0]})")
-        text = _render(alignment, progress, statistics, figures, records, [*notes] if unread else notes)
-        write_atomic(out / PAGE, text)
+        for file, content in figure_files(figures, dark=True) if drawn else ():
+            write_atomic(out / FIGURES / file, content)
+        if not drawn:
+            notes.append(f"no figures: matplotlib is not installed; install it with `{extra('synth')}`")
+        write_atomic(
+            out / PAGE, _render(name, alignment, progress, statistics, figures, drawn, records, notes)
+        )
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     return Inspection(alignment.path, out / PAGE, progress, statistics, len(records), tuple(notes))
@@ -140,10 +139,12 @@ def _write_clips(
 
 
 def _render(
+    name: str,
     alignment: AlignmentSet,
     progress: str,
     statistics: SetStatistics,
     figures: Sequence[SetFigure],
+    drawn: bool,
     records: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> str:
@@ -151,8 +152,8 @@ def _render(
 
     here = files("rba_bench.synthesis.inspection")
     style, code, template = (
-        here.joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
-        for name in ("page.css", "page.js", "page.html.jinja")
+        here.joinpath(file).read_text(encoding="utf-8").replace("\r\n", "\n")
+        for file in ("page.css", "page.js", "page.html.jinja")
     )
     environment = Environment(
         autoescape=True,
@@ -162,18 +163,18 @@ def _render(
         finalize=lambda value: visible_text(value) if type(value) is str else value,
     )
     return environment.from_string(template).render(
-        name=alignment.path.name,
+        name=name,
         mark=MARK,
         progress=progress,
         facts=_facts(alignment, statistics),
         tiles=_tiles(statistics),
         figures=figures,
-        drawn=can_draw(),
+        drawn=drawn,
         folder=FIGURES,
         notes=notes,
         shown=len(records),
         total=statistics.clips,
-        choices={name: _choices(records, name) for name in ("voice", "topic", "difficulty")},
+        choices={column: _choices(records, column) for column in ("voice", "topic", "difficulty")},
         has_transcripts=any("transcript" in record for record in records),
         data=_json(records),
         style=style,
