@@ -135,7 +135,7 @@ def _labels(column: str, statistics: SetStatistics) -> SetFigure | None:
         return None
     rows = paper_shares(column, found)
     clips = statistics.clips
-    table = [
+    table: list[tuple[Any, ...]] = [
         (label or "none", n, f"{100 * n / clips:.1f}", "" if share is None else f"{share:.1f}")
         for label, n, share in rows
     ]
@@ -156,13 +156,10 @@ def _labels(column: str, statistics: SetStatistics) -> SetFigure | None:
     largest = sorted(shown, key=lambda entry: -entry[1])[:3]
     summary = "Most frequent: " + ", ".join(f"{label} {share:.1f} %" for label, share, _ in largest) + "."
     columns = (column, "clips", "per cent", "paper, per cent")
-    if not compared:
-        columns, table = columns[:3], [row[:3] for row in table]
-    title = {"topic": "Topics", "difficulty": "Difficulty"}[column] + (
-        f" beside the {SOURCE}" if compared else ""
-    )
-    name = {"topic": "topics", "difficulty": "difficulty"}[column]
-    return SetFigure(name, title, printable(summary), columns, list(table), draw)
+    width = 4 if compared else 3
+    name = {"topic": "topics"}.get(column, column)
+    title = name.capitalize() + (f" beside the {SOURCE}" if compared else "")
+    return SetFigure(name, title, printable(summary), columns[:width], [row[:width] for row in table], draw)
 
 
 def _voices(statistics: SetStatistics) -> SetFigure | None:

@@ -16,6 +16,7 @@ from rba_bench.synthesis.shards import DONE, SHARDS
 from rba_bench.synthesis.speech import CLIP_REASONS
 from rba_bench.synthesis.texts.text_rules import REASONS as TEXT_REASONS
 
+STAGES = ("synth", "import")  # that make alignment sets
 MEANINGS = {
     "instructions": {**TEXT_REASONS, **INSTRUCTION_REASONS},
     "answers": {**TEXT_REASONS, **ANSWER_REASONS},
@@ -37,7 +38,8 @@ def open_set(path: Path | str) -> tuple[AlignmentSet, str]:
         UserError: there is no alignment set, it is damaged, or nothing of it is finished.
     """
     folder = resolve_alignment_set(path)
-    if (folder / MANIFEST).is_file() or not (folder / DONE).is_dir():
+    signature = None if (folder / MANIFEST).is_file() else read_signature(folder)
+    if signature is None or signature["stage"] not in STAGES:
         return AlignmentSet.open(folder, verify=False), ""
     markers = {marker["name"]: marker for marker in _markers(folder)}
     parts = {
@@ -45,7 +47,7 @@ def open_set(path: Path | str) -> tuple[AlignmentSet, str]:
     }
     if not parts:
         raise UserError(f"no clip of {folder} is finished yet: look again when its first shard is")
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "unfinished",
         "filters": _filters(markers),
@@ -53,7 +55,7 @@ def open_set(path: Path | str) -> tuple[AlignmentSet, str]:
             f"{SHARDS}/{name}.parquet": str(marker.get("sha256")) for name, marker in parts.items()
         },
     }
-    return AlignmentSet(folder, manifest), _progress(folder, manifest["filters"])
+    return AlignmentSet(folder, manifest), _progress(signature["config"], manifest["filters"])
 
 
 def _markers(folder: Path) -> Iterator[dict[str, Any]]:
@@ -94,10 +96,9 @@ def _filters(markers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _progress(folder: Path, filters: Mapping[str, Any]) -> str:
+def _progress(config: Mapping[str, Any], filters: Mapping[str, Any]) -> str:
     """How far an unfinished set is."""
-    signature = read_signature(folder) or {}
-    wanted = (signature.get("config") or {}).get("n_instructions")
+    wanted = config.get("n_instructions")
     usable = (filters.get("answers") or {}).get(KEPT)
     if isinstance(wanted, int) and usable is not None:
         return (

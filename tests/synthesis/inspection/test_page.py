@@ -31,6 +31,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.inside: dict[str, list[str]] = {}
+        self.opened = ""
         self.feed(file.read_text(encoding="utf-8"))
         self.records: list[dict[str, Any]] = json.loads(self.inside["script"][0])
 
@@ -38,9 +39,14 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         self.inside.setdefault(tag, []).append("")
 
+        self.opened = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.opened = ""
+
     def handle_data(self, data: str) -> None:
-        if self.elements:
-            self.inside[self.elements[-1][0]][-1] += data
+        if self.opened:
+            self.inside[self.opened][-1] += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -218,6 +224,7 @@ def test_a_set_that_is_still_being_made_is_shown_as_far_as_it_is(finished: Path,
         (count.part, count.reason, count.n) for count in made.statistics.filters if count.part != "clips"
     }
     shutil.rmtree(half / "shards")
+    shutil.rmtree(half / "done")
     with pytest.raises(UserError, match="is finished yet"):
         inspect_set(half, tmp_path / "page")
 
@@ -236,8 +243,8 @@ def test_what_is_no_set_is_one_line(kind: str, tmp_path: Path, capsys: pytest.Ca
     place = tmp_path / "place"
     if kind != "nothing":
         place.mkdir()
-    if kind == "foreign":
-        (place / "done").mkdir()
+    if kind == "foreign":  # a checkpoint
+        (place / "rba_config.json").write_text('{"stage": "train", "config": {}}')
     if kind == "damaged":
         (place / MANIFEST).write_text("{")
     with pytest.raises(SystemExit) as end:
