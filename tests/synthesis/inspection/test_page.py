@@ -203,7 +203,7 @@ def test_a_clip_that_is_not_there_is_named_and_the_others_play(tmp_path: Path) -
     first, second, third = Page(made.page).records
     assert "cannot be decoded" in first["problem"] and "holds no audio bytes" in second["problem"]
     assert third["clip"] and "problem" not in third
-    assert made.notes[-1].startswith("2 clips cannot be played")
+    assert made.notes[0].startswith("2 clips cannot be played")
 
 
 def test_a_set_that_is_still_being_made_is_shown_as_far_as_it_is(finished: Path, tmp_path: Path) -> None:
