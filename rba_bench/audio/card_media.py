@@ -101,7 +101,7 @@ def _clip_row(record: dict[str, Any], address: str, problem: str) -> str:
     about = ", ".join(_cell(fact) for fact in facts if fact)
     wer = record.get("asr_wer")
     transcript = _cell(record.get("asr_text") or "") + (
-        f" (WER {100 * wer:.0f} %)" if wer is not None else ""
+        f" (WER {100 * wer:.0f} %)" if isinstance(wer, float) else ""
     )
     cells = (
         (_cell(problem) if problem else player) + (f"<br>{about}" if about else ""),

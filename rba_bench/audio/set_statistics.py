@@ -5,7 +5,7 @@ a million clips takes 24 MB.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -153,7 +153,7 @@ def read_statistics(
                 if name in arrays:
                     arrays[name].append(values)
             for name in _NUMBERS:
-                arrays[name].append(_numbers(batch, name, path))
+                arrays[name].append(_numbers(batch, name))
             groups = batch["group_id"].unique().to_pylist()
             arrays["group"].append(np.unique([hash(group) for group in groups]))
         advance(1)
@@ -192,7 +192,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _batches(path: Path) -> "Any":
+def _batches(path: Path) -> "Iterator[pa.RecordBatch]":
     """Batches of the columns that are counted."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -212,9 +212,19 @@ def _codes(column: "pa.Array", names: dict[str, int]) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    coded = pc.fill_null(column.cast(pa.string()), "").dictionary_encode()
+    coded = pc.fill_null(_cast(column, pa.string()), "").dictionary_encode()
     table = [names.setdefault(value, len(names)) for value in coded.dictionary.to_pylist()]
     return np.asarray(table, dtype=np.int32)[coded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _cast(column: "pa.Array", kind: "pa.DataType") -> "pa.Array":
+    """The column as another type; nulls where another tool wrote what cannot be cast."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind, safe=False)
+    except pa.ArrowException:
+        return pa.nulls(len(column), kind)
 
 
 def _tally(codes: np.ndarray) -> tuple[list[int], list[int]]:
@@ -222,17 +232,13 @@ def _tally(codes: np.ndarray) -> tuple[list[int], list[int]]:
     return values.tolist(), counts.tolist()
 
 
-def _numbers(batch: "pa.RecordBatch", name: str, path: Path) -> np.ndarray:
+def _numbers(batch: "pa.RecordBatch", name: str) -> np.ndarray:
     """[n] float32, NaN for null and where there is no such column."""
     import pyarrow as pa
 
     if name not in batch.schema.names:
         return np.full(len(batch), np.nan, dtype=np.float32)
-    try:
-        column = batch[name].cast(pa.float32(), safe=False)
-    except pa.ArrowException as error:
-        raise UserError(f"shard {path}: {name} must be numbers ({first_line(error)})") from error
-    values: np.ndarray = column.to_numpy(zero_copy_only=False)
+    values: np.ndarray = _cast(batch[name], pa.float32()).to_numpy(zero_copy_only=False)
     return np.where(np.isfinite(values), values, np.float32("nan"))
 
 

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rba_bench.audio.alignment_set import AlignmentSet
+from rba_bench.audio.sealing import seal_alignment_set
 from rba_bench.audio.set_clips import choose_clips, playable, read_clips
 from rba_bench.audio.set_labels import LEVELS, TOPICS, paper_shares
 from rba_bench.audio.set_statistics import FilterCount, filter_counts, read_statistics
+from rba_bench.cards import CARD
 from rba_bench.errors import UserError
 from tests.audio.looked_at import CLIPS, make_set, rows
 from tests.audio.mutations import encoded
@@ -50,6 +52,21 @@ def test_columns_that_are_absent_or_null_count_as_unknown(tmp_path: Path) -> Non
     found = read_statistics(AlignmentSet.open(folder, verify=False)).summary()
     assert found["wer"] == found["seconds"] == {} and found["hours"] == 0
     assert found["voices"] == {"": {"clips": CLIPS, "hours": 0.0, "wer": None}}
+
+
+def test_columns_of_another_tool_s_types_do_not_stop_it(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set", rows()[:3])
+    (part,) = folder.glob("*.parquet")
+    table = pq.read_table(part)
+    for name, values in (
+        ("asr_wer", ["0.5", "many", None]),
+        ("asr_text", [[1], [2], []]),
+        ("speed", ["fast"] * 3),
+    ):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(table, part)
+    found = seal_alignment_set(folder)  # with its card
+    assert read_statistics(found).summary()["wer"] == {} and "WER" not in (folder / CARD).read_text()
 
 
 def test_no_byte_of_the_audio_is_read(tmp_path: Path) -> None:
