@@ -54,9 +54,9 @@ def write_card(
     if not path.is_file():
         write_atomic(path, new_card(metadata, sections))
         return True
-    old = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-    if not adopt and not re.search(r"^<!-- rba-bench:\w+:", old, re.MULTILINE):
+    if not adopt and not may_renew(folder):
         return False
+    old = path.read_text(encoding="utf-8").replace("\r\n", "\n")
     card = _with_metadata(old, {key: metadata.get(key) for key in renewed}, path)
     for name, text in sections.items():
         before, after = card.rstrip() + "\n\n", "\n"
@@ -66,6 +66,15 @@ def write_card(
     if card != old:
         write_atomic(path, card)
     return True
+
+
+def may_renew(folder: Path | str) -> bool:
+    """Whether `write_card` would write into a folder: it has no README, or one with sections of rba-bench."""
+    path = Path(folder) / CARD
+    if not path.is_file():
+        return True
+    old = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    return re.search(r"^<!-- rba-bench:\w+:", old, re.MULTILINE) is not None
 
 
 def new_card(metadata: Mapping[str, Any], sections: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from rba_bench import __version__, cards
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
+from rba_bench.audio.card_media import FOLDER, media_files
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json
@@ -140,7 +141,9 @@ def upload_folder(folder: Path, repository: Repository) -> str:
         names = [name for name in names if name not in there]
         for start in range(0, len(names), COMMIT_SIZE):
             files = [
-                CommitOperationAdd(path_in_repo=name, path_or_fileobj=_published_content(folder / name))
+                CommitOperationAdd(
+                    path_in_repo=name, path_or_fileobj=_published_content(folder / name, repository)
+                )
                 for name in names[start : start + COMMIT_SIZE]
             ]
             commit = _hub_api().create_commit(
@@ -173,7 +176,8 @@ def _published_files(folder: Path, kind: Kind) -> list[str]:
     """Names of the files to upload: weights or shards first; records and card last, as they describe the rest."""
     if kind == "dataset":
         card = [cards.CARD] if (folder / cards.CARD).is_file() else []
-        return [*AlignmentSet.open(folder, verify=False).names, MANIFEST, *card]
+        media = media_files(folder) if card else []
+        return [*AlignmentSet.open(folder, verify=False).names, *media, MANIFEST, *card]
     paths = {path.relative_to(folder) for pattern in MODEL_FILES for path in folder.rglob(pattern)}
     names = [
         path.as_posix()
@@ -187,8 +191,12 @@ def _published_files(folder: Path, kind: Kind) -> list[str]:
     return sorted(names, key=lambda name: (name in last, not name.endswith(".safetensors"), name))
 
 
-def _published_content(path: Path) -> Path | bytes:
-    """The file itself, or its JSON without paths of this machine where it has any."""
+def _published_content(path: Path, repository: Repository) -> Path | bytes:
+    """The file itself, its JSON without paths of this machine, or the card of a set with addresses of its clips."""
+    if path.name == cards.CARD and repository.kind == "dataset":
+        # whole addresses: a player takes a relative one for an address of the page that shows the card
+        clips = f'src="{repository.url}/resolve/main/{FOLDER}/'
+        return path.read_text(encoding="utf-8").replace(f'src="{FOLDER}/', clips).encode()
     if path.suffix != ".json" or path.name == "tokenizer.json":
         return path
     try:

@@ -90,6 +90,16 @@ def _no_waiting_for_disks() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cards_without_figures() -> Iterator[None]:
+    """Figures beside a card take half a second; the tests of cards draw them."""
+    from rba_bench.audio import card_media
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card_media, "can_draw", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Byte-level BPE tokenizer with the six special tokens and a chat template that knows audio parts."""

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 import rba_bench as rba
 from rba_bench import hub
 from rba_bench.audio.alignment_set import AlignmentSet
+from rba_bench.audio.card_media import media_files
 from rba_bench.cards import CARD, front_matter
 from rba_bench.errors import UserError
 from rba_bench.files import sha256_file
@@ -102,12 +103,23 @@ def test_an_alignment_set_can_be_used_where_it_arrives(
         (arrived / name).parent.mkdir(parents=True, exist_ok=True)
         (arrived / name).write_bytes(content)
     assert AlignmentSet.open(arrived).sha256 == AlignmentSet.open(folder).sha256
+    media = media_files(folder)
     assert sorted(path.name for path in arrived.rglob("*") if path.is_file()) == sorted(
-        [CARD, "manifest.json", *(path.name for path in folder.rglob("*.parquet"))]
+        [CARD, "manifest.json", *(path.name for path in [*folder.rglob("*.parquet"), *map(Path, media)])]
     )
     assert front_matter(arrived / CARD)["configs"]
     commits = [line for line in local.asked if "/commit/" in line]
-    assert len(commits) == 3 and list(local.files("ann/set", "dataset"))[-1] == CARD
+    assert len(commits) == 3 + len(media) and list(local.files("ann/set", "dataset"))[-1] == CARD
+    card = (arrived / CARD).read_text()
+    assert (
+        f'<audio controls preload="none" src="{local.url}/datasets/ann/set/resolve/main/card/clips/01.'
+        in card
+    )
+    assert (
+        'src="card/' not in card
+        and "](card/clips/01." in card
+        and 'src="card/' in (folder / CARD).read_text()
+    )
 
 
 def test_what_was_loaded_in_python_can_be_published(

@@ -40,6 +40,7 @@ HEAVY = {
     "pandas",
     "pyarrow",
     "plotly",
+    "matplotlib",
     "numpy",
     "openai",
     "sacrebleu",
@@ -175,7 +176,7 @@ COMMANDS = [
     "tasks list",
     "tasks show",
 ]
-COMMANDS += ["synth export", "synth import"]
+COMMANDS += ["synth export", "synth import", "synth inspect"]
 COMMANDS += ["assets list", "assets fetch", "assets verify", "assets where"]
 COMMANDS += ["train connector", "train report", "train server"]
 COMMANDS += [

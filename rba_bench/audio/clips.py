@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rba_bench.audio.decoding import CLIP_BYTES, SAMPLING_RATE, decode_clip, max_clip_seconds, measure_clip
+from rba_bench.audio.decoding import (
+    CLIP_BYTES,
+    SAMPLING_RATE,
+    decode_at_own_rate,
+    decode_clip,
+    max_clip_seconds,
+    measure_clip,
+)
 from rba_bench.audio.parquet import FILES, OpenFile, RowGroupCache, nothing_stored, stored_bytes
 from rba_bench.errors import AudioError, MissingPrerequisite, UserError, first_line
 from rba_bench.files import sha256_bytes
@@ -25,6 +32,7 @@ __all__ = [
     "AudioError",
     "AudioRef",
     "clip_columns",
+    "clip_file",
     "decode_clip",
     "encode_flac",
     "load_clip",
@@ -146,6 +154,21 @@ def clip_columns(wave: np.ndarray, name: str) -> dict[str, Any]:
         "sampling_rate": SAMPLING_RATE,
         "duration": len(wave) / SAMPLING_RATE,
     }
+
+
+def clip_file(data: bytes) -> tuple[bytes, str]:
+    """A stored clip as the content of a file that browsers and trainers read, and the ending of its name.
+
+    FLAC and WAV stay as they are; anything else becomes FLAC.
+
+    Raises:
+        AudioError: it has to be decoded and cannot.
+    """
+    if data[:4] == b"fLaC":
+        return data, "flac"
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        return data, "wav"
+    return encode_flac(*decode_at_own_rate(data)), "flac"
 
 
 def _place(ref: AudioRef) -> str:

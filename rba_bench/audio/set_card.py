@@ -1,20 +1,21 @@
 """The card of an alignment set: its contents and origin, and front matter with which `load_dataset(DIR)` reads it.
 
-The card is computed from the manifest and the parquet files alone, so equal sets have equal cards. The hash of the set
-does not include the card.
+The card is computed from the manifest and the parquet files alone, so equal sets have equal cards; figures need
+matplotlib (`card_media`). The hash of the set does not include the card.
 
 Shards mix rows of both splits. Each config is therefore a filter on the column `split`: `default` has the rows for
 training, `validation` the held-out rows, `all` both.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rba_bench import cards
 from rba_bench.assets import WEIGHTS
 from rba_bench.audio.alignment_set import SEALED, AlignmentSet
+from rba_bench.audio.card_media import write_media
+from rba_bench.audio.set_statistics import SetStatistics, read_statistics
 from rba_bench.errors import UserError
 from rba_bench.progress import say
 
@@ -30,13 +31,16 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     """Write or renew the card of a finished set.
 
     Args:
-        alignment: as `AlignmentSet.open` gives it; its files are read for their columns.
+        alignment: as `AlignmentSet.open` gives it; its files are read for their columns, and for ten clips.
 
     Returns:
         Whether the card is up to date now; a user's own README, or one that cannot be edited, stays as it is.
     """
+    if not cards.may_renew(alignment.path):
+        return False
+    statistics = read_statistics(alignment)
     if not REQUIRED_COUNTS.issubset(alignment.manifest.get("counts") or {}):
-        alignment = AlignmentSet(alignment.path, _counted_manifest(alignment))
+        alignment = AlignmentSet(alignment.path, _counted_manifest(alignment, statistics))
     manifest = cards.without_paths(alignment.manifest)
     origin = [_synthesis(manifest)] if SYNTHESIS_KEYS.issubset(manifest) else []
     if not origin and SEALED in manifest:
@@ -46,11 +50,12 @@ def write_set_card(alignment: AlignmentSet) -> bool:
     checksums += cards.markdown_table(("file", "SHA-256"), rows[:LONGEST_LIST])
     if len(rows) > LONGEST_LIST:
         checksums += f"\n\n{len(rows) - LONGEST_LIST:,} more are in `manifest.json`."
-    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *origin, LOADING]
+    media = write_media(alignment, statistics)
+    sections = [f"# {_title(manifest)}", INTRODUCTION, _contents(manifest), *media, *origin, LOADING]
     if alignment.has_turns:
         sections.append(DIALOGUES)
     text = "\n\n".join([*sections, f"## Checksums\n\n{checksums}", LIMITS])
-    metadata = _metadata(alignment, manifest)
+    metadata = _metadata(alignment, manifest, statistics)
     try:
         return cards.write_card(alignment.path, metadata, {"set": text}, renewed=RENEWED)
     except UserError as error:  # the set itself is complete
@@ -58,30 +63,20 @@ def write_set_card(alignment: AlignmentSet) -> bool:
         return False
 
 
-def _counted_manifest(alignment: AlignmentSet) -> dict[str, Any]:
+def _counted_manifest(alignment: AlignmentSet, statistics: SetStatistics) -> dict[str, Any]:
     """The manifest of another tool, with counts taken from the shards."""
-    import pyarrow.parquet as pq
-
-    groups: set[str] = set()
-    splits: Counter[str] = Counter()
-    seconds = 0.0
-    for shard in alignment.shards:
-        table = pq.read_table(shard, columns=["group_id", "duration", "split"])
-        groups.update(table["group_id"].to_pylist())
-        splits.update(table["split"].to_pylist())
-        seconds += sum(table["duration"].to_pylist())
-    counts = {"groups": len(groups), "clips": splits.total(), "hours": round(seconds / 3600, 4)}
-    return {**alignment.manifest, "counts": {**counts, "clips_by_split": dict(sorted(splits.items()))}}
+    counts = {"groups": statistics.groups, "clips": statistics.clips, "hours": round(statistics.hours, 4)}
+    splits = dict(sorted(statistics.labels["split"].items()))
+    return {**alignment.manifest, "counts": {**counts, "clips_by_split": splits}}
 
 
-def _metadata(alignment: AlignmentSet, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(
+    alignment: AlignmentSet, manifest: Mapping[str, Any], statistics: SetStatistics
+) -> dict[str, Any]:
     import pyarrow.parquet as pq
     from datasets import Audio, Features
 
-    languages: set[str] = set()
-    for shard in alignment.shards:
-        for column in pq.read_table(shard, columns=["source_lang", "target_lang"]).columns:
-            languages.update(name for name in column.unique().to_pylist() if name)
+    languages = {name for column in ("source_lang", "target_lang") for name in statistics.labels[column]}
     schemas = [pq.read_schema(shard) for shard in alignment.shards]
     shared = [name for name in schemas[0].names if all(name in schema.names for schema in schemas)]
     stated = Features.from_arrow_schema(schemas[0])

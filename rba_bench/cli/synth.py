@@ -244,6 +244,54 @@ def import_command(
         say(f"what was left out, and why: {made.path / DROPPED}")
 
 
+@app.command("inspect")
+def inspect_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Alignment set, also one that is still being made, or asset:NAME."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the page. Default: runs/inspect/NAME.", show_default=False
+        ),
+    ] = None,
+    clips: Annotated[
+        int,
+        typer.Option(
+            "--clips",
+            metavar="N",
+            min=0,
+            help="Number of clips on the page: those with the highest word error rates, and a draw over voices and "
+            "topics.",
+        ),
+    ] = 300,
+    as_json: options.Json = False,
+) -> None:
+    """Count an alignment set, draw its distributions, and write a page on which its clips play.
+
+    The page is a file of its own: it opens from a disk and reaches no network.
+    """
+    with stdout_reserved():
+        from rba_bench.synthesis.inspection.page import inspect_set
+        from rba_bench.synthesis.inspection.tables import count_tables
+
+        made = inspect_set(source, out, clips)
+    for line in (made.progress, *made.notes):
+        if line:
+            say(line)
+    if as_json:
+        facts = {"alignment_set": made.alignment_set, "page": made.page, "unfinished": bool(made.progress)}
+        emit_json({**facts, "clips_shown": made.clips, **made.statistics.summary()})
+        return
+    for columns, rows in count_tables(made.statistics):
+        emit_table(columns, rows)
+        emit()
+    emit(str(made.page))
+
+
 def compose_command(
     encoder: Annotated[
         str,

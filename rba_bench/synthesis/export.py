@@ -30,8 +30,7 @@ from typing import Any
 
 from rba_bench.audio.alignment_index import SPLIT_NAMES
 from rba_bench.audio.alignment_set import AlignmentSet, refuse_missing
-from rba_bench.audio.clips import encode_flac
-from rba_bench.audio.decoding import decode_at_own_rate
+from rba_bench.audio.clips import clip_file
 from rba_bench.audio.parquet import stored_bytes
 from rba_bench.audio.turns import TURNS
 from rba_bench.errors import AudioError, RbaError, UserError, first_line
@@ -242,12 +241,8 @@ def _records(shard: Path) -> Iterator[dict[str, Any]]:
 
 def _add(sounds: dict[str, bytes], place: str, data: bytes) -> None:
     """Add a clip under a name with the ending of its format. Raises AudioError if it has to be decoded and cannot."""
-    if data[:4] == b"fLaC":
-        sounds[f"{place}.flac"] = data
-    elif data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        sounds[f"{place}.wav"] = data
-    else:
-        sounds[f"{place}.flac"] = encode_flac(*decode_at_own_rate(data))
+    content, ending = clip_file(data)
+    sounds[f"{place}.{ending}"] = content
 
 
 def _message(role: str, content: str) -> dict[str, str]:

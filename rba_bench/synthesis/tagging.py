@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rba_bench.audio.set_labels import LEVELS, TOPICS
 from rba_bench.errors import RbaError
 from rba_bench.synthesis.quality import load_scoring_model
 from rba_bench.textlm.endpoints.address import parse_endpoint
@@ -25,18 +26,6 @@ from rba_bench.textlm.endpoints.health import EndpointRequest, RequestFailure
 if TYPE_CHECKING:
     from rba_bench.textlm.local import LocalTextLM
 
-# The paper's shares in per cent; of the levels it prints 26.1, 39.2, 28.7, "52" (which must be 5.2) and 0.8.
-TOPICS = {
-    "information seeking": 60.3,
-    "advice": 18.5,
-    "creative writing": 12.7,
-    "planning": 4.2,
-    "reasoning": 2.8,
-    "brainstorming": 0.2,
-    "role play": 0.1,
-    "others": 1.2,
-}
-LEVELS = {"very easy": 26.1, "easy": 39.2, "medium": 28.7, "hard": 5.2, "very hard": 0.8}
 TOPIC_PROMPT = (
     "Which kind of request is this? Answer with one of: " + ", ".join(TOPICS) + ".\n\nRequest: {text}"
 )

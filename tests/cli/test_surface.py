@@ -33,6 +33,7 @@ SURFACE = {
         *("--audio", "--help", "--json", "--language", "--layout", "--limit", "--max-seconds", "--out"),
         *("--validation", "-h", "SOURCE"),
     ],
+    "synth inspect": ["--clips", "--help", "--json", "--out", "-h", "SOURCE"],
     "speak": [
         *(
             "--batch-size",

@@ -1,0 +1,59 @@
+"""What a recogniser understood, word by word beside what was said, in the words that error rates count."""
+
+from typing import NamedTuple
+
+from rba_bench.metrics.text import normalize
+
+SAME, SUBSTITUTED, INSERTED, DELETED = "same", "substituted", "inserted", "deleted"
+_KINDS = {"equal": SAME, "substitute": SUBSTITUTED, "insert": INSERTED, "delete": DELETED}
+
+
+class Difference(NamedTuple):
+    """A run of words that are the same, or differ in one way.
+
+    Attributes:
+        kind: SAME, SUBSTITUTED, INSERTED (words that were not said) or DELETED (words that the transcript lacks).
+        said: Words of the text, "" for insertions.
+        recognised: Words of the transcript, "" for deletions.
+    """
+
+    kind: str
+    said: str
+    recognised: str
+
+
+def word_differences(said: str, transcript: str, language: str = "en") -> list[Difference]:
+    """Align two texts after the normaliser of word error rates, by jiwer's minimal alignment.
+
+    The words are those of `rba_bench.metrics.wer.word_statistics`: in lower case, without punctuation, numbers as
+    digits; characters in languages that are written without spaces.
+
+    Args:
+        said: What was spoken.
+        transcript: Of the recogniser.
+        language: Of both.
+    """
+    import jiwer
+
+    target, output = normalize(said, language).split(), normalize(transcript, language).split()
+    if not target or not output:
+        found = [Difference(DELETED, " ".join(target), ""), Difference(INSERTED, "", " ".join(output))]
+        return [one for one in found if one.said or one.recognised]
+    chunks = jiwer.process_words(" ".join(target), " ".join(output)).alignments[0]
+    return [
+        Difference(
+            _KINDS[chunk.type],
+            " ".join(target[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(output[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in chunks
+    ]
+
+
+def error_rate(differences: list[Difference]) -> float | None:
+    """Word error rate of an alignment; None where nothing was said."""
+    words = sum(len(one.said.split()) for one in differences)
+    errors = sum(
+        max(len(one.said.split()), len(one.recognised.split())) for one in differences if one.kind != SAME
+    )
+    return errors / words if words else None
