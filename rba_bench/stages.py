@@ -13,6 +13,7 @@ from rba_bench.progress import say
 from rba_bench.recipes import recipe_file
 
 if TYPE_CHECKING:
+    from rba_bench.synthesis.ray_cluster import RayOptions
     from rba_bench.training.training_recipe import TrainingRecipe
     from rba_bench.training.training_run import TrainResult
 
@@ -26,6 +27,7 @@ def make_set(
     overrides: Sequence[str] = (),
     out: Path | None = None,
     workers: int | None = 0,
+    ray: "RayOptions | None" = None,
 ) -> Path:
     """Make the alignment set of a recipe, or finish it.
 
@@ -34,6 +36,7 @@ def make_set(
         overrides: `key=value` texts.
         out: Folder; None for one under `runs/`.
         workers: Processes that speak; 0 for this one, None for as many as the set is worth.
+        ray: The Ray cluster to use; None for this machine alone.
 
     Raises:
         UserError: the recipe is wrong, or the folder belongs to another one.
@@ -57,6 +60,7 @@ def make_set(
         folder,
         workers=workers,
         test_sets=lambda: task_texts(download=False),
+        ray=ray,
     )
 
 

@@ -22,7 +22,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.files import sha256_json, sweep
 from rba_bench.outputs import claim, release
 from rba_bench.progress import bar, say
-from rba_bench.synthesis.asking import LANES, AskAhead, Asker, InstructionAsker
+from rba_bench.synthesis.asking import AskAhead, Asker, InstructionAsker
 from rba_bench.synthesis.corpora import (
     Recordings,
     TranslationAsker,
@@ -30,15 +30,17 @@ from rba_bench.synthesis.corpora import (
     Utterance,
     read_utterances,
 )
+from rba_bench.synthesis.execution import execution
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
+from rba_bench.synthesis.ray_cluster import RayOptions
 from rba_bench.synthesis.shards import clips_name, finished_shard, make_plan
-from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
+from rba_bench.synthesis.speaking import RowMaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import load_labeller
-from rba_bench.synthesis.teacher import find_query, is_server, load_teacher, teacher_identity
+from rba_bench.synthesis.teacher import find_query, is_server, teacher_identity
 from rba_bench.synthesis.texts.against import read_against
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex, NamedTexts, build_benchmark_index
 from rba_bench.synthesis.texts.text_rules import TextRules, TextRuleSettings
@@ -70,6 +72,7 @@ def synthesize(
     engine: SpeechEngine | None = None,
     workers: int | None = 0,
     test_sets: TestSets | None = None,
+    ray: RayOptions | None = None,
 ) -> Path:
     """Make the alignment set of `recipe` in `out`, or finish what an earlier run began there.
 
@@ -81,20 +84,23 @@ def synthesize(
         workers: processes that speak; 0 speaks in this one, None takes as many as the set is worth. The bytes are the
             same. A script that asks for some needs `if __name__ == "__main__":`, as for all of multiprocessing.
         test_sets: reads what `text_filters.decontaminate` compares with.
+        ray: ask and speak on a Ray cluster, with `workers` processes that speak (None: as many as there is room for);
+            a `teacher` that is given answers in this process.
 
     Returns:
         `out`, holding a complete alignment set.
 
     Raises:
         UserError: `out` belongs to another recipe or teacher, or `recipe.source` is not what it should be.
-        MissingPrerequisite: no teacher there, no speech synthesiser installed, or no speech at `recipe.source`.
+        MissingPrerequisite: no teacher there, no speech synthesiser installed, no speech at `recipe.source`, or no Ray.
         RbaError: the teacher does not yield enough usable instructions.
     """
     out = Path(out)
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
-    workers = _worthwhile_workers(recipe, len(utterances)) if workers is None else workers
+    if workers is None and ray is None:
+        workers = _worthwhile_workers(recipe, len(utterances))
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -105,7 +111,9 @@ def synthesize(
         if finished:
             say(f"{out} is complete already")
         else:
-            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, test_sets).run()
+            _Synthesis(
+                recipe, out, config, identity, utterances, teacher, engine, workers, test_sets, ray
+            ).run()
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
     finally:
@@ -148,8 +156,10 @@ class _Synthesis:
     utterances: list[Utterance]
     teacher: TextLM | None
     engine: SpeechEngine | None
-    workers: int
+    workers: int | None
     test_sets: TestSets | None
+    ray: RayOptions | None
+    lanes: int = 1  # shards that are asked at once
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
@@ -159,16 +169,17 @@ class _Synthesis:
         sweep(self.out)  # half-written files of a killed run
         # before the long part: an engine that is not installed is found at once
         maker, shards = self._maker(), self._filter()
-        given = self.teacher
-        self.teacher = given or load_teacher(self.recipe)
-        query = find_query(self.recipe) if self._is_magpie and given is None else None
-        asker = self._asker(self.teacher, query)
-        with ShardSpeaker(maker, self.workers, self._note) as speaker:
-            with closing(self._jobs(asker, shards, maker.settings())) as jobs:
+        query = find_query(self.recipe) if self._is_magpie and self.teacher is None else None
+        given, workers, ray = self.teacher, self.workers, self.ray
+        with execution(
+            self.recipe, self.out, maker, self._note, teacher=given, query=query, workers=workers, ray=ray
+        ) as run:
+            teacher, self.lanes = run.teacher, run.lanes
+            with closing(self._jobs(self._asker(teacher, query), shards, maker.settings())) as jobs:
                 for job in jobs:
-                    speaker.hand_in(job)
-            speaker.finish()
-        template = query.text if query else self.teacher.pre_query_template() if self._is_magpie else ""
+                    run.speaker.hand_in(job)
+            run.speaker.finish()
+        template = query.text if query else teacher.pre_query_template() if self._is_magpie else ""
         checksums = dict(sorted(self.checksums.items()))
         facts = MoreFacts(self.dropped, self.benchmarks, shards.facts())
         manifest = write_manifest(
@@ -250,8 +261,7 @@ class _Synthesis:
 
             def take(number: int) -> tuple[list[dict[str, Any]], str]:
                 if not ahead:  # from the first shard on that an earlier run did not finish
-                    lanes = LANES if self.teacher is not None and self.teacher.streams else 1
-                    ahead.append(stack.enter_context(AskAhead(self.out, asker, number, lanes)))
+                    ahead.append(stack.enter_context(AskAhead(self.out, asker, number, self.lanes)))
                 return ahead[0].take(number)
 
             before = None
