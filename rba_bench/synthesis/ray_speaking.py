@@ -160,16 +160,16 @@ class _Pass:
 
     def _read(self, rows: Iterable[dict[str, Any]]) -> None:
         try:
-            for batch in rows:
-                self.results.put({name: values[0].item() for name, values in batch.items()})
+            for row in rows:
+                self.results.put(row)
         except Exception as error:  # noqa: BLE001 - raised again, or repaired, where results are taken
             self.results.put(error)
         else:
             self.results.put(None)
 
 
-def _rows(board: Any, cluster: Cluster, maker: RowMaker) -> Iterable[dict[str, Any]]:
-    """Rows of the jobs of a board, one a batch, as they are made."""
+def _rows(board: Any, cluster: Cluster, maker: RowMaker) -> Iterator[dict[str, Any]]:
+    """Rows of the jobs of a board, as they are made."""
     import ray.data
 
     shares = cluster.shares
@@ -187,10 +187,8 @@ def _rows(board: Any, cluster: Cluster, maker: RowMaker) -> Iterable[dict[str, A
             num_cpus=shares.speaker_cpus,
             num_gpus=shares.speaker_gpus or None,
         )
-        rows: Iterable[dict[str, Any]] = made.iter_batches(
-            batch_size=None, batch_format="numpy", prefetch_batches=0
-        )
-    return rows
+    for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
 
 
 def _job_numbers(board: Any) -> Any:
