@@ -257,6 +257,7 @@ def _connect(recipe: SynthesisRecipe, options: RayOptions, workers: int | None) 
     address = options.address or os.environ.get("RAY_ADDRESS") or "local"
     more: dict[str, Any] = {"address": address}
     if address == "local":
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as other worker processes; Ray's would be 15
         cores = os.cpu_count() or 1
         shares = divide(recipe, options, workers or cores, cores, 0.0)
         more |= {

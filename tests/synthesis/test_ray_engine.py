@@ -43,7 +43,9 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster as Nodes
 
     before = dict(os.environ)
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE.parent}"}
+    paths = f"{ROOT}{os.pathsep}{HERE.parent}"
+    # Ray's workers give way to everything else (niceness 15): on a busy machine they would hardly begin
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": paths}
     store = 80 * 2**20
     node = {"num_cpus": 1, "object_store_memory": store, "include_log_monitor": False}
     nodes = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
