@@ -208,7 +208,8 @@ def ray_cluster(
 
     Raises:
         MissingPrerequisite: Ray is not installed.
-        UserError: there is no cluster at the address, or it has other versions.
+        UserError: there is no cluster at the address, or it has another version of Ray.
+        RbaError: none can be started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     os.environ.setdefault(
@@ -268,7 +269,9 @@ def _connect(recipe: SynthesisRecipe, options: RayOptions, workers: int | None) 
     stops = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level=logging.ERROR, **more)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # plain ones too, where its processes do not start in time
+        if address == "local":
+            raise RbaError(f"cannot start Ray on this machine ({first_line(error)})") from error
         raise UserError(
             f"cannot join a Ray cluster at {address} ({first_line(error)}): start one with `ray start --head`, or "
             "leave out the address for one on this machine alone"

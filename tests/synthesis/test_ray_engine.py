@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes on this machine: the bytes of a local run, whatever is killed meanwhile."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -18,8 +19,8 @@ from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.ray_cluster import Home, RayOptions, _versions, divide, ray_cluster
-from rba_bench.synthesis.ray_speaking import RaySpeaker
+from rba_bench.synthesis.ray_cluster import Home, RayOptions, _versions, divide, ray_cluster, ray_error
+from rba_bench.synthesis.ray_speaking import RaySpeaker, _Board, _wait_until_seen
 from rba_bench.synthesis.ray_teacher import RayTeacher
 from rba_bench.synthesis.speaking import SpeakJob
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
@@ -48,7 +49,8 @@ def address() -> Iterator[str]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": paths}
     store = 80 * 2**20
     node = {"num_cpus": 1, "object_store_memory": store, "include_log_monitor": False}
-    nodes = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    head = {**node, "include_dashboard": False, "no_monitor": True}
+    nodes = Nodes(initialize_head=True, head_node_args=head)
     nodes.add_node(**node)
     try:
         ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
@@ -210,6 +212,47 @@ def test_what_the_user_leaves_open_takes_what_is_left() -> None:
     cloned = RECIPE.model_copy(update={"voices": ("hf:facebook/mms-tts-eng?device=cuda",)})
     shares = divide(cloned, RayOptions(speaker_gpus=0.25), None, 64, 2)
     assert (shares.teachers, shares.speakers) == (1, 8)
+
+
+def test_the_board_tells_each_job_until_it_is_finished() -> None:
+    job = SpeakJob(Path(), "shards/part-0.parquet", "plan", ("a",), 0)
+
+    async def use() -> None:
+        board = _Board()
+        waiting = asyncio.create_task(
+            board.has(1)
+        )  # as the source of the data set does, before there is a job
+        await board.add(0, job)
+        await asyncio.sleep(0)
+        assert await board.has(0) and not waiting.done()
+        assert await board.begin(0) == (job, 1) and await board.begin(0) == (job, 2)
+        await board.finished(0)
+        assert await board.begin(0) == (None, 0)
+        assert await board.has(0)  # a source that is read again counts the same jobs
+        await board.add(1, job)
+        assert await waiting
+        await board.end()
+        assert await board.begin(1) == (None, 0) and await board.has(1) and not await board.has(2)
+
+    asyncio.run(use())
+
+
+def test_a_file_that_never_appears_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rba_bench.synthesis.ray_speaking.SEEN_S", 0.0)
+    here, lost = tmp_path / "part-0.parquet", tmp_path / "part-1.parquet"
+    here.write_bytes(b"x")
+    _wait_until_seen([here])
+    with pytest.raises(RbaError, match="part-1.parquet was written by another node and does not appear"):
+        _wait_until_seen([here, lost])
+
+
+def test_a_package_that_a_node_lacks_is_named() -> None:
+    raised = RuntimeError("The actor died.\nModuleNotFoundError: No module named 'rba_bench'\n")
+    told = ray_error(raised)
+    assert isinstance(told, MissingPrerequisite) and "no Python package 'rba_bench'" in str(told)
+    assert str(ray_error(RuntimeError("lost\nmore"))).startswith(
+        "the Ray cluster failed (lost): finished shards"
+    )
 
 
 @pytest.mark.parametrize(
