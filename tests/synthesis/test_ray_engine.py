@@ -50,9 +50,10 @@ def address() -> Iterator[str]:
     store = 80 * 2**20
     node = {"num_cpus": 1, "object_store_memory": store, "include_log_monitor": False}
     head = {**node, "include_dashboard": False, "no_monitor": True}
-    nodes = Nodes(initialize_head=True, head_node_args=head)
-    nodes.add_node(**node)
+    nodes = Nodes()
     try:
+        nodes.add_node(**head)
+        nodes.add_node(**node)
         ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
         yield nodes.address
     finally:
