@@ -60,6 +60,7 @@ def load_recipe(
     overrides: Sequence[str] = (),
     trust: bool = False,
     values: Mapping[str, Any] | None = None,
+    option: str = "--set",
 ) -> R:
     """Read a recipe file, apply overrides in order, check the result.
 
@@ -70,6 +71,7 @@ def load_recipe(
         trust: the user lets models run Python code of their own (`--trust`): sets every `trust_remote_code`. A recipe
             may be somebody else's file, so it cannot switch this on by itself.
         values: what to start from instead of a file.
+        option: of the command line, which the overrides come from; for messages.
 
     Raises:
         UserError: unreadable file, bad YAML, unknown key (with the nearest valid one), wrong value; the
@@ -83,7 +85,7 @@ def load_recipe(
         location, value = parse_override(override)
         _assign_override(data, location, value, override)
         origins = {key: text for key, text in origins.items() if key[: len(location)] != location}
-        origins[location] = f"--set {override}"
+        origins[location] = f"{option} {override}"
     where = str(path) if path is not None else "recipe"
     try:
         recipe = model.model_validate(data)

@@ -18,6 +18,7 @@ from rba_bench.recipes import recipe_file
 if TYPE_CHECKING:
     from rba_bench.synthesis.plan import SynthesisPlan
     from rba_bench.synthesis.quality import QualityOptions
+    from rba_bench.synthesis.ray_cluster import RayOptions
     from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
     from rba_bench.training.rewards import RewardModel
     from rba_bench.training.training_recipe import TrainingRecipe
@@ -34,6 +35,7 @@ def make_set(
     out: Path | None = None,
     workers: int | None = 0,
     against: Sequence[str] = (),
+    ray: "RayOptions | None" = None,
 ) -> Path:
     """Make the alignment set of a recipe, or finish it.
 
@@ -43,6 +45,7 @@ def make_set(
         out: Folder; None for one under `runs/`.
         workers: Processes that speak; 0 for this one, None for as many as the set is worth.
         against: Files of texts that must not be repeated, beside those of the recipe's `text_filters.against`.
+        ray: The Ray cluster to use; None for this machine alone.
 
     Raises:
         UserError: the recipe is wrong, or the folder belongs to another one.
@@ -66,6 +69,7 @@ def make_set(
         workers=workers,
         test_sets=lambda: task_texts(download=False),
         load_reward=load_reward_scorer,
+        ray=ray,
     )
 
 

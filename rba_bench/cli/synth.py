@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,7 +15,13 @@ from rba_bench.cli.synth_plan import print_synthesis_plan
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say, stdout_reserved
+from rba_bench.recipes import load_recipe, suggest
 from rba_bench.stages import make_set
+
+if TYPE_CHECKING:
+    from rba_bench.synthesis.ray_cluster import RayOptions
+
+PROCESSES, RAY = "processes", "ray"  # engines
 
 
 class _SynthGroup(TyperGroup):
@@ -109,6 +115,26 @@ def synth_command(
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="What runs the work: processes (of this machine, the default) or ray (a Ray cluster). The set is the "
+            "same.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ray",
+            metavar="KEY=VALUE",
+            help="With --engine ray: the cluster (address), and what each process may use (teachers, teacher_cpus, "
+            "teacher_gpus, speaker_cpus, speaker_gpus). May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     push_to_hub: options.PushToHub = None,
     public: options.Public = False,
     as_json: options.Json = False,
@@ -131,6 +157,7 @@ def synth_command(
     if dry_run:
         print_synthesis_plan(recipe, set_ or [], against or [], workers, probe_items or 20, price, as_json)
         return
+    _check_engine(engine, ray)
     repository = push.reserve_repository(push_to_hub, "dataset", public)
     with stdout_reserved():
         from rba_bench.audio import alignment_set, sealing
@@ -138,7 +165,9 @@ def synth_command(
         made = (
             sealing.seal_alignment_set(seal, sample).path
             if seal
-            else make_set(recipe, set_ or (), out, workers, against or ())
+            else make_set(
+                recipe, set_ or (), out, workers, against or (), _ray_options(ray) if engine == RAY else None
+            )
         )
     manifest = read_json(made / alignment_set.MANIFEST)
     if as_json:
@@ -146,6 +175,19 @@ def synth_command(
     else:
         emit(str(made))
     push.publish_folder(made, repository)
+
+
+def _check_engine(engine: str | None, ray: list[str] | None) -> None:
+    if engine not in (None, PROCESSES, RAY):
+        raise UserError(f"--engine: unknown engine {engine!r}{suggest(str(engine), (PROCESSES, RAY))}")
+    if ray and engine != RAY:
+        raise UserError("--ray belongs to --engine ray")
+
+
+def _ray_options(settings: list[str] | None) -> "RayOptions":
+    from rba_bench.synthesis.ray_cluster import RayOptions
+
+    return load_recipe(RayOptions, None, settings or (), option="--ray")
 
 
 @app.command("export")

@@ -24,7 +24,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.files import sha256_json, sweep
 from rba_bench.outputs import claim, release, unclaim
 from rba_bench.progress import bar, say
-from rba_bench.synthesis.asking import LANES, AskAhead, Asker, InstructionAsker
+from rba_bench.synthesis.asking import AskAhead, Asker, InstructionAsker
 from rba_bench.synthesis.corpora import (
     Recordings,
     TranslationAsker,
@@ -33,11 +33,13 @@ from rba_bench.synthesis.corpora import (
     read_utterances,
 )
 from rba_bench.synthesis.dialogues import DialogueAsker
+from rba_bench.synthesis.execution import execution
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
 from rba_bench.synthesis.quality import RewardLoader, load_scorer, signed_filters
+from rba_bench.synthesis.ray_cluster import RayOptions
 from rba_bench.synthesis.shards import DONE, clips_name, finished_shard, make_plan
-from rba_bench.synthesis.speaking import RowMaker, ShardSpeaker, SpeakJob
+from rba_bench.synthesis.speaking import RowMaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.speech_datasets import dataset_facts
 from rba_bench.synthesis.synthesis_recipe import DATASET_KEYS, SynthesisRecipe
@@ -46,7 +48,6 @@ from rba_bench.synthesis.teacher import (
     find_dialogue_template,
     find_query,
     is_server,
-    load_teacher,
     teacher_identity,
 )
 from rba_bench.synthesis.texts.against import read_against
@@ -86,6 +87,7 @@ def synthesize(
     workers: int | None = 0,
     test_sets: TestSets | None = None,
     load_reward: RewardLoader | None = None,
+    ray: RayOptions | None = None,
 ) -> Path:
     """Make the alignment set of `recipe` in `out`, or finish what an earlier run began there.
 
@@ -98,13 +100,15 @@ def synthesize(
             same. A script that asks for some needs `if __name__ == "__main__":`, as for all of multiprocessing.
         test_sets: reads what `text_filters.decontaminate` compares with.
         load_reward: reads the reward model of `text_filters.quality`.
+        ray: ask and speak on a Ray cluster, with `workers` processes that speak (None: as many as there is room for);
+            a `teacher` that is given answers in this process.
 
     Returns:
         `out`, holding a complete alignment set.
 
     Raises:
         UserError: `out` belongs to another recipe or teacher, or `recipe.source` is not what it should be.
-        MissingPrerequisite: no teacher there, no speech synthesiser installed, or no speech at `recipe.source`.
+        MissingPrerequisite: no teacher there, no speech synthesiser installed, no speech at `recipe.source`, or no Ray.
         RbaError: the teacher does not yield enough usable instructions.
     """
     out = Path(out)
@@ -112,7 +116,8 @@ def synthesize(
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
     config = _signed_config(recipe, identity, utterances)
     new = not out.exists()
-    workers = worthwhile_workers(recipe, len(utterances)) if workers is None else workers
+    if workers is None and ray is None:
+        workers = worthwhile_workers(recipe, len(utterances))
     resumes = claim(out, "synth", config)
     try:
         finished = False
@@ -123,8 +128,9 @@ def synthesize(
         if finished:
             say(f"{out} is complete already")
         else:
-            readers = (test_sets, load_reward)
-            _Synthesis(recipe, out, config, identity, utterances, teacher, engine, workers, *readers).run()
+            readers = {"test_sets": test_sets, "load_reward": load_reward}
+            run = _Synthesis(recipe, out, config, identity, utterances, teacher, engine, **readers)
+            run.run(workers, ray)
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
     except RbaError:
@@ -177,6 +183,7 @@ def prepare_stages(
     utterances: list[Utterance],
     engine: SpeechEngine | None = None,
     test_sets: TestSets | None = None,
+    load_reward: RewardLoader | None = None,
 ) -> tuple[Asker, ShardFilter, RowMaker]:
     """The parts of a run that ask, filter and speak, for whoever runs them one by one. Errors as of `synthesize`.
 
@@ -187,10 +194,11 @@ def prepare_stages(
         utterances: Those of `recipe.source` that are translated; none without one.
         engine: A speech engine to use instead of the one that has `recipe.voice_bank`.
         test_sets: Reads what `text_filters.decontaminate` compares with.
+        load_reward: Reads the reward model of `text_filters.quality`.
     """
     config = _signed_config(recipe, teacher.identity(), utterances)
-    parts = _Synthesis(recipe, Path(), config, {}, utterances, teacher, engine, 0, test_sets)
-    maker, shards = parts._maker(), parts._filter()
+    parts = _Synthesis(recipe, Path(), config, {}, utterances, teacher, engine, test_sets, load_reward)
+    maker, shards = parts._maker(), parts._filter(teacher)
     return parts._asker(teacher, query), shards, maker
 
 
@@ -205,33 +213,33 @@ class _Synthesis:
     utterances: list[Utterance]
     teacher: TextLM | None
     engine: SpeechEngine | None
-    workers: int
     test_sets: TestSets | None
     load_reward: RewardLoader | None
+    lanes: int = 1  # shards that are asked at once
     texts: list[FilteredShard] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # clips by reason
     earlier_seconds: float = 0.0  # of speech in earlier turns
 
-    def run(self) -> None:
-        """All stages, then the manifest."""
+    def run(self, workers: int | None, ray: RayOptions | None) -> None:
+        """All stages, then the manifest; arguments as of `synthesize`."""
         sweep(self.out)  # half-written files of a killed run
         # before the long part: an engine that is not installed is found at once
-        maker = self._maker()
-        given = self.teacher
-        self.teacher = given or load_teacher(self.recipe)
-        shards = self._filter(self.teacher)
+        maker, given = self._maker(), self.teacher
         query = find_query(self.recipe) if self.recipe.samples_turns and given is None else None
-        asker = self._asker(self.teacher, query)
-        with ShardSpeaker(maker, self.workers, self._note) as speaker:
-            with closing(self._jobs(asker, shards, maker.settings())) as jobs:
+        with execution(
+            self.recipe, self.out, maker, self._note, teacher=given, query=query, workers=workers, ray=ray
+        ) as run:
+            teacher, self.lanes = run.teacher, run.lanes
+            shards = self._filter(teacher)
+            with closing(self._jobs(self._asker(teacher, query), shards, maker.settings())) as jobs:
                 for job in jobs:
-                    speaker.hand_in(job)
-            speaker.finish()
+                    run.speaker.hand_in(job)
+            run.speaker.finish()
         check_clips(len(self.checksums), self.dropped, finished=True)
         template = query.text if query else ""
         if query is None and self.recipe.samples_turns:
-            template = self.teacher.pre_query_template()
+            template = teacher.pre_query_template()
         checksums = dict(sorted(self.checksums.items()))
         facts = MoreFacts(
             dropped_clips=self.dropped,
@@ -328,8 +336,7 @@ class _Synthesis:
 
             def take(number: int) -> tuple[list[dict[str, Any]], str]:
                 if not ahead:  # from the first shard on that an earlier run did not finish
-                    lanes = LANES if self.teacher is not None and self.teacher.streams else 1
-                    ahead.append(stack.enter_context(AskAhead(self.out, asker, number, lanes)))
+                    ahead.append(stack.enter_context(AskAhead(self.out, asker, number, self.lanes)))
                 return ahead[0].take(number)
 
             deciding, before = shards.settings(self.config), None

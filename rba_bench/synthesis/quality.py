@@ -138,8 +138,8 @@ def load_scorer(
         return LikelihoodScorer(load_scoring_model(options.model, options.device, options.batch_size))
     if not isinstance(teacher, LocalTextLM):
         raise UserError(
-            "text_filters.quality: the teacher's server does not score given answers: name a local model with "
-            "text_filters.quality.model"
+            "text_filters.quality: a teacher behind a server or on a cluster does not score given answers: name a "
+            "local model with text_filters.quality.model"
         )
     return LikelihoodScorer(teacher)
 

@@ -1,4 +1,4 @@
-"""The stage `speak`: clips of units, a shard at a time, in worker processes or in this one.
+"""The stage `speak`: clips of units, a shard at a time, in worker processes or in this one (on Ray: `ray_speaking`).
 
 A shard of clips depends on its units and the maker alone, so the number of workers and the order in which they finish
 change no byte. A worker that is killed (by lack of memory, say) is replaced, and its shard made again.
@@ -95,6 +95,33 @@ class SpeakJob:
     first: int
 
 
+class ShardMaker(Protocol):
+    """Where shards of clips are made; a context manager, which leaves nothing running behind it.
+
+    Is told with what maker when it is made, and whom to tell name and marker of each finished shard.
+    """
+
+    def hand_in(self, job: SpeakJob) -> None:
+        """Begin to make a shard; waits while WAITING shards a worker are not finished.
+
+        Raises:
+            RbaError: this shard, or one before it, cannot be made.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Return when all shards are made. Errors as of `hand_in`."""
+        ...
+
+    def __enter__(self) -> "ShardMaker":
+        """It is ready."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """End what is under way."""
+        ...
+
+
 def speak_shard(job: SpeakJob, maker: RowMaker) -> dict[str, Any]:
     """Make a shard of clips; returns its marker."""
     made = maker.shard(job.units, job.first)
@@ -129,7 +156,7 @@ def speak_units(units: Sequence[Any], size: int, maker: RowMaker, out: Path) -> 
 
 
 class ShardSpeaker:
-    """Makes shards of clips as they are handed in; a context manager.
+    """Makes shards of clips on this machine (a `ShardMaker`).
 
     Args:
         maker: Makes the rows.
@@ -146,11 +173,7 @@ class ShardSpeaker:
         self._deaths = 0
 
     def hand_in(self, job: SpeakJob) -> None:
-        """Begin to make a shard; waits while WAITING shards a worker are not finished.
-
-        Raises:
-            RbaError: this shard, or one before it, cannot be made.
-        """
+        """See `ShardMaker`."""
         if self.workers == 0:
             self.finished(job.name, speak_shard(job, self.maker))
             return
@@ -159,7 +182,7 @@ class ShardSpeaker:
             self._take_oldest()
 
     def finish(self) -> None:
-        """Return when all shards are made. Errors as of `hand_in`."""
+        """See `ShardMaker`."""
         while self._under_way:
             self._take_oldest()
 
