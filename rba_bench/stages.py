@@ -139,7 +139,12 @@ def plan_set(
     from rba_bench.synthesis.probe import probe_synthesis
 
     parsed = _synthesis_recipe(recipe, overrides, against)
-    probe = probe_synthesis(parsed, items, test_sets=lambda: task_texts(download=False))
+    probe = probe_synthesis(
+        parsed,
+        items,
+        test_sets=lambda: task_texts(download=False),
+        load_reward=load_reward_scorer,
+    )
     workers = worthwhile_workers(parsed, probe.utterances) if workers is None else workers
     return plan_synthesis(parsed, probe, workers, price)
 

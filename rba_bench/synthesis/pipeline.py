@@ -5,8 +5,8 @@ and what was kept is spoken (worker processes). They hand on files (`shards`), s
 """
 
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,17 +14,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.audio.set_card import write_set_card
 from rba_bench.audio.speech_engines import SpeechEngine
 from rba_bench.cards import CARD
 from rba_bench.errors import RbaError, UserError
-from rba_bench.files import sha256_json, sweep
+from rba_bench.files import sweep
 from rba_bench.outputs import claim, release, unclaim
 from rba_bench.progress import bar, say
 from rba_bench.synthesis.asking import AskAhead, Asker, InstructionAsker
+from rba_bench.synthesis.clip_shards import ClipShards
 from rba_bench.synthesis.corpora import (
     Recordings,
     TranslationAsker,
@@ -36,18 +35,18 @@ from rba_bench.synthesis.dialogues import DialogueAsker
 from rba_bench.synthesis.execution import execution
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.manifest import MoreFacts, write_manifest
-from rba_bench.synthesis.quality import RewardLoader, load_scorer, signed_filters
+from rba_bench.synthesis.quality import RewardLoader, load_scorer
 from rba_bench.synthesis.ray_cluster import RayOptions
-from rba_bench.synthesis.shards import DONE, clips_name, finished_shard, make_plan
+from rba_bench.synthesis.shards import DONE
+from rba_bench.synthesis.signing import signed_config
 from rba_bench.synthesis.speaking import RowMaker, SpeakJob
 from rba_bench.synthesis.speech import SpokenClips
 from rba_bench.synthesis.speech_datasets import dataset_facts
-from rba_bench.synthesis.synthesis_recipe import DATASET_KEYS, SynthesisRecipe
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import load_labeller
 from rba_bench.synthesis.teacher import (
     find_dialogue_template,
     find_query,
-    is_server,
     teacher_identity,
 )
 from rba_bench.synthesis.texts.against import read_against
@@ -58,18 +57,6 @@ from rba_bench.synthesis.yields import check_clips, check_yield
 from rba_bench.textlm.query_template import QueryTemplate
 from rba_bench.textlm.text_model import TextLM
 
-# Keys that may differ between a run and its resumption.
-NOT_CONTENT = frozenset({"device", "batch_size", "max_candidates", "requests"})
-# Keys of later versions count only where they are used, so that folders of earlier versions can still be resumed.
-LATER = (
-    "instruction_prompt", "topics", "answer_prompt", "max_answer_words", "source", "kind", "template",
-    "drop_unspeakable", "teacher_tokenizer", "query_template", "query_stops", "strip_markdown", "text_filters",
-    "labels", "voices", "spoken_form", "clip_limits", "max_seconds", "augmentation", "round_trip",
-    "turns", "turns_prompt",
-)  # fmt: skip
-PLACES = ("manifest", "path", "dataset", *DATASET_KEYS)  # of `source`
-LATER_BELOW = {"round_trip": ("precision",)}  # the same for keys of keys
-DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 CLIPS_WORTH_WORKERS = 2000
 TestSets = Callable[[], Iterable[NamedTexts]]
 NO_RULES = {
@@ -114,7 +101,7 @@ def synthesize(
     out = Path(out)
     identity = teacher_identity(recipe) if teacher is None else teacher.identity()
     utterances = read_utterances(recipe.source) if recipe.source is not None else []
-    config = _signed_config(recipe, identity, utterances)
+    config = signed_config(recipe, identity, utterances)
     new = not out.exists()
     if workers is None and ray is None:
         workers = worthwhile_workers(recipe, len(utterances))
@@ -128,8 +115,9 @@ def synthesize(
         if finished:
             say(f"{out} is complete already")
         else:
-            readers = {"test_sets": test_sets, "load_reward": load_reward}
-            run = _Synthesis(recipe, out, config, identity, utterances, teacher, engine, **readers)
+            run = _Synthesis(
+                recipe, out, config, identity, utterances, teacher, engine, test_sets, load_reward
+            )
             run.run(workers, ray)
         if not finished or not (out / CARD).is_file():
             write_set_card(AlignmentSet.open(out, verify=False))
@@ -148,40 +136,14 @@ def worthwhile_workers(recipe: SynthesisRecipe, n_utterances: int) -> int:
     return (os.cpu_count() or 1) if clips >= CLIPS_WORTH_WORKERS or recipe.round_trip is not None else 0
 
 
-def _signed_config(
-    recipe: SynthesisRecipe, identity: dict[str, Any], utterances: list[Utterance]
-) -> dict[str, Any]:
-    """Everything that decides the content of the set."""
-    config = {
-        key: value
-        for key, value in recipe.resolved().items()
-        if key not in NOT_CONTENT and not (key in LATER and value == DEFAULTS[key])
-    }
-    if "text_filters" in config:
-        config["text_filters"] = signed_filters(config["text_filters"])
-    for key, names in LATER_BELOW.items():
-        if isinstance(options := getattr(recipe, key), BaseModel):
-            fields = type(options).model_fields
-            usual = [name for name in names if getattr(options, name) == fields[name].default]
-            config[key] = {name: value for name, value in config[key].items() if name not in usual}
-    if is_server(recipe):
-        config["teacher"] = identity["name"]
-    if recipe.source is not None:  # a hash stands for the speech, wherever it lies
-        config["source"] = {k: v for k, v in config["source"].items() if k not in PLACES}
-        if recipe.source.dataset:  # what the hash does not tell
-            directions = ["_".join(direction) for direction in recipe.source.directions()]
-            config["source"] |= {"audio_column": utterances[0].column, "pairs": directions}
-        config["source_sha256"] = sha256_json([utterance.content() for utterance in utterances])
-    config |= {f"teacher_{key}": identity[key] for key in ("weights_sha256", "setup_sha256")}
-    return config | ({"template": identity["template"]} if "template" in identity else {})
-
-
 def prepare_stages(
     recipe: SynthesisRecipe,
     teacher: TextLM,
     query: QueryTemplate | None,
     utterances: list[Utterance],
     engine: SpeechEngine | None = None,
+    *,
+    scorer: TextLM | None = None,
     test_sets: TestSets | None = None,
     load_reward: RewardLoader | None = None,
 ) -> tuple[Asker, ShardFilter, RowMaker]:
@@ -194,11 +156,12 @@ def prepare_stages(
         utterances: Those of `recipe.source` that are translated; none without one.
         engine: A speech engine to use instead of the one that has `recipe.voice_bank`.
         test_sets: Reads what `text_filters.decontaminate` compares with.
+        scorer: Scores its answers where `text_filters.quality` asks for that; by default the teacher.
         load_reward: Reads the reward model of `text_filters.quality`.
     """
-    config = _signed_config(recipe, teacher.identity(), utterances)
+    config = signed_config(recipe, teacher.identity(), utterances)
     parts = _Synthesis(recipe, Path(), config, {}, utterances, teacher, engine, test_sets, load_reward)
-    maker, shards = parts._maker(), parts._filter(teacher)
+    maker, shards = parts._maker(), parts._filter(scorer or teacher)
     return parts._asker(teacher, query), shards, maker
 
 
@@ -328,7 +291,7 @@ class _Synthesis:
 
     def _jobs(self, asker: Asker, shards: ShardFilter, settings: dict[str, Any]) -> Generator[SpeakJob]:
         """Shards of clips to be made, as soon as their instructions are known."""
-        parts = _Parts(self.out, shards, settings, self.recipe.shard_size, self._note)
+        parts = ClipShards(self.out, shards, settings, self.recipe.shard_size, self._note)
         total = self.recipe.n_instructions if self.recipe.source is None else len(self.utterances)
         with ExitStack() as stack:
             advance = stack.enter_context(bar("instructions", total, unit="usable"))
@@ -353,67 +316,3 @@ class _Synthesis:
         if not any(shard.kept for shard in self.texts):
             raise RbaError(f"none of {len(self.utterances)} transcripts has a usable translation")
         yield from parts.rest()
-
-
-@dataclass
-class _Parts:
-    """Puts the kept instructions of filtered shards into shards of clips of one size.
-
-    Attributes:
-        out: Folder of the set.
-        source: Reads the units of a filtered shard.
-        settings: Of the maker of clips.
-        size: Units in a shard of clips.
-        finished: Is told name and marker of the shards that are finished already.
-    """
-
-    out: Path
-    source: ShardFilter
-    settings: dict[str, Any]
-    size: int
-    finished: Callable[[str, dict[str, Any]], None]
-
-    def __post_init__(self) -> None:
-        self._waiting: deque[tuple[FilteredShard, int, int]] = deque()  # shard, first and last unit
-        self._n, self._number = 0, 0
-        self._read: tuple[int, tuple[Any, ...]] = (-1, ())
-
-    def add(self, shard: FilteredShard) -> Iterator[SpeakJob]:
-        """Jobs of which all units are known with this shard."""
-        if shard.kept:
-            self._waiting.append((shard, 0, shard.kept))
-            self._n += shard.kept
-        while self._n >= self.size:
-            yield from self._job(self.size)
-
-    def rest(self) -> Iterator[SpeakJob]:
-        """The last job, of what is left."""
-        if self._n:
-            yield from self._job(self._n)
-
-    def _job(self, n: int) -> Iterator[SpeakJob]:
-        """The next job, of n units; none if its shard is finished."""
-        pieces, first = list(self._take(n)), self._number * self.size
-        name, self._number = clips_name(self._number), self._number + 1
-        plan = make_plan(self.settings, [[shard.sha256, start, stop] for shard, start, stop in pieces])
-        done = finished_shard(self.out, name, plan)
-        if done is not None:
-            self.finished(name, done)
-            return
-        units = tuple(unit for piece in pieces for unit in self._units(*piece))
-        yield SpeakJob(self.out, name, plan, units, first)
-
-    def _take(self, n: int) -> Iterator[tuple[FilteredShard, int, int]]:
-        self._n -= n
-        while n:
-            shard, start, stop = self._waiting.popleft()
-            taken = min(n, stop - start)
-            if start + taken < stop:
-                self._waiting.appendleft((shard, start + taken, stop))
-            n -= taken
-            yield shard, start, start + taken
-
-    def _units(self, shard: FilteredShard, start: int, stop: int) -> tuple[Any, ...]:
-        if self._read[0] != shard.number:
-            self._read = shard.number, tuple(self.source.units(self.out, shard.number))
-        return self._read[1][start:stop]

@@ -20,6 +20,7 @@ from rba_bench.synthesis.asking import Asker, InstructionAsker, ask_shard
 from rba_bench.synthesis.corpora import Utterance, read_utterances
 from rba_bench.synthesis.filtering import FilteredShard, InstructionFilter, ShardFilter, filter_shard
 from rba_bench.synthesis.pipeline import TestSets, prepare_stages
+from rba_bench.synthesis.quality import RewardLoader
 from rba_bench.synthesis.shards import clips_name
 from rba_bench.synthesis.speaking import RowMaker, SpeakJob, speak_shard
 from rba_bench.synthesis.speech import SpokenClips
@@ -28,6 +29,7 @@ from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 from rba_bench.synthesis.tagging import Labeller, Labels
 from rba_bench.synthesis.teacher import find_query, load_teacher
 from rba_bench.synthesis.texts.near_duplicates import sketch_texts
+from rba_bench.textlm.judging import Message
 from rba_bench.textlm.text_model import Decoding, Generation, TextLM
 
 ITEMS = 20  # candidates
@@ -91,6 +93,7 @@ def probe_synthesis(
     teacher: TextLM | None = None,
     engine: SpeechEngine | None = None,
     test_sets: TestSets | None = None,
+    load_reward: RewardLoader | None = None,
 ) -> Probe:
     """Measure a few candidates. Arguments and errors as of `pipeline.synthesize`.
 
@@ -101,6 +104,7 @@ def probe_synthesis(
         teacher: A loaded text model instead of `recipe.teacher`.
         engine: A speech engine instead of the one that has `recipe.voice_bank`.
         test_sets: Reads what `text_filters.decontaminate` compares with.
+        load_reward: Reads the reward model of `text_filters.quality`.
 
     Raises:
         RbaError: nothing usable came.
@@ -112,12 +116,21 @@ def probe_synthesis(
     probe.utterances = len(utterances)
     with TemporaryDirectory(prefix="rba-bench-probe-") as folder:
         with watch.timing("start"):
-            measured = MeasuredTeacher(teacher or load_teacher(recipe), watch)
-            magpie = recipe.source is None and recipe.instruction_prompt is None
-            query = find_query(recipe) if magpie and teacher is None else None
+            loaded = teacher or load_teacher(recipe)
+            measured = MeasuredTeacher(loaded, watch)
+            query = find_query(recipe) if recipe.samples_turns and teacher is None else None
             some = _sample(utterances, items * MOST_ROUNDS, recipe.seed)
             wide = _without_limits(recipe, items)
-            stages = prepare_stages(wide, measured, query, some, engine, test_sets)
+            stages = prepare_stages(
+                wide,
+                measured,
+                query,
+                some,
+                engine,
+                scorer=loaded,
+                test_sets=test_sets,
+                load_reward=load_reward,
+            )
             _load_filters(*stages[:2])
         say(f"probe: {items} {'utterances' if utterances else 'candidates'}")
         units = _ask_and_filter(probe, recipe, Path(folder), stages, measured)
@@ -233,7 +246,7 @@ def _bytes(folder: Path) -> int:
 
 
 class MeasuredTeacher(TextLM):
-    """A teacher whose time and tokens are counted: what it is asked first in a round are instructions, then answers.
+    """A teacher whose time and tokens are counted: what it is asked first in a round are instructions.
 
     Args:
         teacher: Who is asked.
@@ -251,12 +264,21 @@ class MeasuredTeacher(TextLM):
 
     def chat(self, user_texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.chat`."""
-        with self._timing():
+        self.calls += 1
+        with self.watch.timing(INSTRUCTIONS if self.calls == 1 else ANSWERS):
             return self._counted(self.teacher.chat(user_texts, decoding, seeds))
+
+    def converse(
+        self, conversations: Sequence[Sequence[Message]], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generation]:
+        """See `TextLM.converse`."""
+        with self.watch.timing(ANSWERS):
+            return self._counted(self.teacher.converse(conversations, decoding, seeds))
 
     def complete(self, prompts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> list[Generation]:
         """See `TextLM.complete`."""
-        with self._timing():
+        self.calls += 1
+        with self.watch.timing(INSTRUCTIONS):
             return self._counted(self.teacher.complete(prompts, decoding, seeds))
 
     def logprobs(self, user_texts: Sequence[str], responses: Sequence[str]) -> list[float]:
@@ -274,10 +296,6 @@ class MeasuredTeacher(TextLM):
     def tokens_read(self) -> int | None:
         """See `TextLM.tokens_read`."""
         return self.teacher.tokens_read()
-
-    def _timing(self) -> Any:
-        self.calls += 1
-        return self.watch.timing(INSTRUCTIONS if self.calls == 1 else ANSWERS)
 
     def _counted(self, found: list[Generation]) -> list[Generation]:
         self.tokens_written += sum(one.n_tokens for one in found)

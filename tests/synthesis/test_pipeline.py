@@ -18,7 +18,8 @@ from rba_bench.audio.speech_engines import engine_of_bank
 from rba_bench.cards import CARD, front_matter
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
-from rba_bench.synthesis.pipeline import _signed_config, synthesize
+from rba_bench.synthesis.pipeline import synthesize
+from rba_bench.synthesis.signing import signed_config
 from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisRecipe
 
 CHILD = """
@@ -27,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from fake_teacher import FakeTeacher
 from rba_bench.synthesis.pipeline import synthesize
+from rba_bench.synthesis.signing import signed_config
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
 synthesize(SynthesisRecipe.model_validate_json({recipe!r}), Path({out!r}), teacher=FakeTeacher())
 """
@@ -201,11 +203,11 @@ def test_keys_of_later_versions_count_only_where_they_are_used(
 ) -> None:
     """Else a half-made set of an earlier version could not be resumed."""
     identity = FakeTeacher().identity()
-    plain = _signed_config(small_recipe, identity, [])
+    plain = signed_config(small_recipe, identity, [])
     assert "round_trip" not in plain and "voices" not in plain
     usual = small_recipe.model_copy(update={"round_trip": RoundTripOptions()})
-    assert set(_signed_config(usual, identity, [])["round_trip"]) == {
+    assert set(signed_config(usual, identity, [])["round_trip"]) == {
         "recognizer", "max_wer", "batch_size", "device",
     }  # fmt: skip
     half = small_recipe.model_copy(update={"round_trip": RoundTripOptions(precision="bfloat16")})
-    assert _signed_config(half, identity, [])["round_trip"]["precision"] == "bfloat16"
+    assert signed_config(half, identity, [])["round_trip"]["precision"] == "bfloat16"
