@@ -13,6 +13,7 @@ SURFACE = {
         *(
             "--against",
             "--dry-run",
+            "--engine",
             "--help",
             "--json",
             "--out",
@@ -20,6 +21,7 @@ SURFACE = {
             "--probe-items",
             "--public",
             "--push-to-hub",
+            "--ray",
             "--recipe",
             "--sample",
             "--seal",
