@@ -58,7 +58,7 @@ $(STAMP):
 	$(PIP) pip; \
 	$(PIP) torch; \
 	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
-	$(PIP) --editable '.[tts,synth,train,ja,consistency,codecs]' --group dev --group docs; \
+	$(PIP) --editable '.[tts,synth,train,ja,consistency,codecs,ray]' --group dev --group docs; \
 	touch $@; } >&2
 
 assets: $(STAMP)  ## fetch real weights (240 MB) for the tests that need them; without, these are skipped
