@@ -24,7 +24,7 @@ from test_server_teacher import tokenizer_with
 from rba_bench import files
 from rba_bench.audio.alignment_set import AlignmentSet
 from rba_bench.files import read_json, sha256_file
-from rba_bench.synthesis import pipeline
+from rba_bench.synthesis import execution, pipeline
 from rba_bench.textlm.text_model import Generation, TextLM
 from tests.cli.test_failures import run
 from tests.textlm.misbehaving_server import Reaction, body, failure, free_port, hang, serving
@@ -61,7 +61,7 @@ def teach(monkeypatch: pytest.MonkeyPatch) -> Callable[[TextLM], None]:
     """Let the command find this teacher, whatever the recipe names."""
 
     def put(teacher: TextLM) -> None:
-        monkeypatch.setattr(pipeline, "load_teacher", lambda recipe: teacher)
+        monkeypatch.setattr(execution, "load_teacher", lambda recipe: teacher)
         monkeypatch.setattr(pipeline, "teacher_identity", lambda recipe: teacher.identity())
         monkeypatch.setattr(pipeline, "find_query", lambda recipe: None)
 
@@ -286,7 +286,7 @@ def test_a_set_all_of_whose_clips_are_left_out_is_no_set(
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Hashes of the shards of an undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "load_teacher", lambda recipe: FakeTeacher())
+        patch.setattr(execution, "load_teacher", lambda recipe: FakeTeacher())
         patch.setattr(pipeline, "teacher_identity", lambda recipe: FakeTeacher().identity())
         patch.setattr(pipeline, "find_query", lambda recipe: None)
         out = tmp_path_factory.mktemp("whole") / "set"

@@ -32,7 +32,7 @@ RECIPE = SynthesisRecipe(n_instructions=12, voices_per_instruction=1, round_size
 COMMAND = [
     *(sys.executable, "-m", "rba_bench", "synth", "--engine", "ray", "--workers", "1"),
     *("--set", "n_instructions=12", "--set", "voices_per_instruction=1", "--set", "round_size=16"),
-    *("--set", "shard_size=2", "--set", "seed=5", "--out"),
+    *("--set", "shard_size=2", "--set", "seed=5", "--set", "kinds=null", "--out"),
 ]
 
 
@@ -114,6 +114,7 @@ def test_a_killed_worker_loses_nothing_and_makes_nothing_twice(tmp_path: Path, a
     assert (out / "6.note").is_file()  # a worker was killed indeed
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_where_its_list_of_jobs_is_killed(
     tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +126,7 @@ def test_the_run_goes_on_where_its_list_of_jobs_is_killed(
     assert "a part of the cluster was lost" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_every_worker_ends_the_run_in_one_line(tmp_path: Path, address: str) -> None:
     with pytest.raises(
         RbaError, match=r"part-2.parquet were killed 4 times.*--workers.*the same command goes on"
@@ -137,6 +139,7 @@ def test_an_error_in_a_worker_is_the_runs(tmp_path: Path, address: str) -> None:
         make("refuses", tmp_path / "out", address)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_killed_is_asked_again(tmp_path: Path, address: str) -> None:
     import ray
 
@@ -164,6 +167,7 @@ def test_a_missing_teacher_is_told_in_its_own_line(tmp_path: Path, address: str)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_and_keeps_what_it_had(tmp_path: Path, local: Path, address: str) -> None:
     out = tmp_path / "set"
     environment = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
