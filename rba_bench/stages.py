@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SYNTHESIS = "synth-micro"
 STANDARD_SET = RUNS / "quickstart" / "alignment-set"  # what the shipped training recipes read
 TRACK = "micro"
+ENGINES = ("processes", "ray")
 
 
 def make_set(
@@ -110,6 +111,29 @@ def load_reward_scorer(options: "QualityOptions") -> RewardScorer:
         "setup_sha256": setup_sha256(folder),
     }
     return RewardScorer(model, facts if options.output is None else {**facts, "output": options.output})
+
+
+def ray_options(engine: str | None, settings: Sequence[str], prefix: str = "--") -> "RayOptions | None":
+    """The Ray cluster of a synthesis; None where it runs in processes of this machine.
+
+    Args:
+        engine: `ray`, or `processes`, which None stands for.
+        settings: `key=value` texts: the cluster, and what each process may use.
+        prefix: How the user writes the names of these options.
+
+    Raises:
+        UserError: there is no such engine, or a setting is wrong.
+    """
+    from rba_bench.recipes import load_recipe, suggest
+    from rba_bench.synthesis.ray_cluster import RayOptions
+
+    if engine not in (None, *ENGINES):
+        raise UserError(f"{prefix}engine: unknown engine {engine!r}{suggest(str(engine), ENGINES)}")
+    if engine != "ray":
+        if settings:
+            raise UserError(f"{prefix}ray belongs to {prefix}engine ray")
+        return None
+    return load_recipe(RayOptions, None, settings, option=f"{prefix}ray")
 
 
 def plan_set(

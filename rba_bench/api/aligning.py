@@ -1,7 +1,7 @@
 """`rba_bench.align` and `rba_bench.synthesize`, and what they return: a checkpoint and an alignment set on disk."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -228,6 +228,9 @@ def synthesize(
     set: Settings | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    against: Sequence[str] | None = None,
+    engine: str | None = None,
+    ray: Settings | None = None,
     progress: bool = True,
 ) -> AlignmentSet:
     """Make an alignment set; the options are those of `rba-bench synth`. The same call resumes.
@@ -238,6 +241,9 @@ def synthesize(
         out: Folder; None for one under `runs/`.
         workers: Processes that speak; None speaks in this one. A script that asks for some needs
             `if __name__ == "__main__":`.
+        against: Files of texts that no instruction may repeat: FILE or FILE:COLUMN.
+        engine: `processes` of this machine (the default) or `ray`, a Ray cluster.
+        ray: With `ray`: the cluster, and what each process may use.
         progress: Show progress on stderr.
 
     Raises:
@@ -245,10 +251,18 @@ def synthesize(
         MissingPrerequisite: there is no teacher, or there are no voices (the extra `tts`).
         RbaError: the teacher does not yield enough usable instructions.
     """
-    from rba_bench.stages import make_set
+    from rba_bench.stages import make_set, ray_options
 
     with call_context(progress):
-        made = make_set(_recipe_source(recipe), setting_texts(set), optional_path(out), workers or 0)
+        cluster = ray_options(engine, setting_texts(ray), prefix="")
+        made = make_set(
+            _recipe_source(recipe),
+            setting_texts(set),
+            optional_path(out),
+            workers or (None if cluster else 0),
+            against or (),
+            cluster,
+        )
         return AlignmentSet(made)
 
 

@@ -15,13 +15,10 @@ from rba_bench.cli.synth_plan import print_synthesis_plan
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.progress import say, stdout_reserved
-from rba_bench.recipes import load_recipe, suggest
-from rba_bench.stages import make_set
+from rba_bench.stages import make_set, ray_options
 
 if TYPE_CHECKING:
-    from rba_bench.synthesis.ray_cluster import RayOptions
-
-PROCESSES, RAY = "processes", "ray"  # engines
+    pass
 
 
 class _SynthGroup(TyperGroup):
@@ -154,10 +151,12 @@ def synth_command(
         raise UserError("--probe-items and --price-per-million-tokens belong to --dry-run: add it")
     if dry_run and (seal or push_to_hub):
         raise UserError("--dry-run makes no set: leave out --seal and --push-to-hub")
+    cluster = ray_options(engine, ray or ())
+    if dry_run and cluster is not None:
+        raise UserError("--dry-run measures on this machine: leave out --engine ray")
     if dry_run:
         print_synthesis_plan(recipe, set_ or [], against or [], workers, probe_items or 20, price, as_json)
         return
-    _check_engine(engine, ray)
     repository = push.reserve_repository(push_to_hub, "dataset", public)
     with stdout_reserved():
         from rba_bench.audio import alignment_set, sealing
@@ -165,9 +164,7 @@ def synth_command(
         made = (
             sealing.seal_alignment_set(seal, sample).path
             if seal
-            else make_set(
-                recipe, set_ or (), out, workers, against or (), _ray_options(ray) if engine == RAY else None
-            )
+            else make_set(recipe, set_ or (), out, workers, against or (), cluster)
         )
     manifest = read_json(made / alignment_set.MANIFEST)
     if as_json:
@@ -175,19 +172,6 @@ def synth_command(
     else:
         emit(str(made))
     push.publish_folder(made, repository)
-
-
-def _check_engine(engine: str | None, ray: list[str] | None) -> None:
-    if engine not in (None, PROCESSES, RAY):
-        raise UserError(f"--engine: unknown engine {engine!r}{suggest(str(engine), (PROCESSES, RAY))}")
-    if ray and engine != RAY:
-        raise UserError("--ray belongs to --engine ray")
-
-
-def _ray_options(settings: list[str] | None) -> "RayOptions":
-    from rba_bench.synthesis.ray_cluster import RayOptions
-
-    return load_recipe(RayOptions, None, settings or (), option="--ray")
 
 
 @app.command("export")

@@ -88,7 +88,17 @@ def test_the_board_function_is_the_package_too() -> None:
 ONLY_ON_THE_COMMAND_LINE = {
     "eval": {"gap", "dry_run", "as_json", "task", "model"},
     "train": {"push_to_hub", "public", "context", "explain", "show_plan", "assume", "probe", "as_json"},
-    "synth": {"push_to_hub", "public", "context", "seal", "sample", "as_json"},
+    "synth": {
+        "push_to_hub",
+        "public",
+        "context",
+        "seal",
+        "sample",
+        "as_json",
+        "dry_run",
+        "price",
+        "probe_items",
+    },
     "build": {"records", "reported", "as_json"},
 }
 
