@@ -106,6 +106,8 @@ def _histogram(
         return None
 
     def draw(axes: "Axes", colours: Sequence[str]) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         top = min(float(known.max()), most)
         edges = np.linspace(0.0, max(top, 1.0), min(40, max(8, len(known) // 4)) + 1)
         counts, _ = np.histogram(np.minimum(known, edges[-1]), edges)
@@ -114,7 +116,7 @@ def _histogram(
         beyond = f"; last bar: {most:g} and more" if float(known.max()) > most else ""
         axes.set_xlabel(f"{unit} (dashed: median{beyond})")
         axes.set_ylabel("clips")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
 
     named = {"p0": "lowest", "p50": "median", "p100": "highest"}
