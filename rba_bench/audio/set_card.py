@@ -131,7 +131,7 @@ from datasets import Audio, load_dataset
 train = load_dataset("DIR", split="train")  # the rows to train on
 held_out = load_dataset("DIR", "validation", split="validation")  # held-out instructions, if there are any
 both = load_dataset("DIR", "all", split="train")  # all rows; the column `split` names the split of each
-train = train.cast_column("audio", Audio())  # decodes the clips (needs torchcodec); without this line they are bytes
+train = train.cast_column("audio", Audio())  # decodes the clips (needs torchcodec); else bytes
 ```
 
 Rows of one instruction in several voices have the same `group_id`. `prompt` is text that the model reads beside the
