@@ -37,11 +37,12 @@ DISTRIBUTIONS = {  # and the modules they are imported by
 }
 EXTRAS = {
     "tts": ("espeakng_loader", "piper"),
-    "synth": ("audiomentations", "datasketch", "lingua", "wetext"),
+    "synth": ("audiomentations", "datasketch", "lingua", "matplotlib", "wetext"),
     "train": ("peft",),
     "ja": ("MeCab",),
     "ko": ("mecab_ko",),
     "consistency": ("sentence_transformers",),
+    "ray": ("ray",),
 }
 
 

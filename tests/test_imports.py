@@ -26,7 +26,7 @@ LAYERS = (
     ("speechlm",),
     ("textlm",),
     ("metrics", "audio"),
-    ("recipes", "outputs", "cards", "revisions"),
+    ("recipes", "outputs", "cards", "revisions", "html_pages"),
     ("assets", "errors", "faults", "files", "installing", "machine", "progress", "seeding", "untrusted"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,6 +1,7 @@
 """`rba-bench study`: train all methods under equal conditions with several seeds, and compare them."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -132,7 +133,7 @@ def study_command(
     if plan:
         _print_plan(study_plan, as_json)
     else:
-        _print_report(report, as_json)
+        _print_report(report, as_json, report.folder)
 
 
 for _track, _about in TRACKS.items():
@@ -144,6 +145,16 @@ def study_report_command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of a study's report, or of a published copy.")
     ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="METHOD",
+            help="Compare with this method instead of the recipe's baseline; the tables are printed, and no file "
+            "changes.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Compute the tables of a report again from its stored scores.
@@ -151,10 +162,15 @@ def study_report_command(
     The same scores give the same files, byte for byte.
     """
     with stdout_reserved():
-        from rba_bench.study.report import load_study, write_study_report
+        from rba_bench.study.report import load_study, with_baseline, write_study_report
 
-        report = write_study_report(load_study(folder), folder)
-    _print_report(report, as_json)
+        data = load_study(folder)
+        if baseline is None:
+            report = write_study_report(data, folder)
+        else:
+            with TemporaryDirectory() as elsewhere:
+                report = write_study_report(with_baseline(data, baseline), Path(elsewhere))
+    _print_report(report, as_json, None if baseline else report.folder)
 
 
 def _load_study(
@@ -185,15 +201,17 @@ def _split(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def _print_report(report: "StudyReport", as_json: bool) -> None:
+def _print_report(report: "StudyReport", as_json: bool, folder: Path | None) -> None:
+    """Print a report, and where its files are, if they stay."""
     if as_json:
-        emit_json(report.data | {"folder": report.folder})
+        emit_json(report.data | ({"folder": folder} if folder else {}))
         return
     from rba_bench.leaderboard.tables import print_tables
     from rba_bench.study.report import INDEX
 
     print_tables(report.tables, report.sentences, width=WIDE)
-    emit(f"Report: {report.folder / INDEX}")
+    if folder:
+        emit(f"Report: {folder / INDEX}")
 
 
 def _print_plan(plan: "StudyPlan", as_json: bool) -> None:

@@ -7,11 +7,9 @@ Texts of data and models are somebody else's: all of them are escaped, and the p
 style (by hash) and sound from its own folder.
 """
 
-import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from rba_bench.evaluation.documents import Document
 from rba_bench.evaluation.model_input import clip_key, load_wave
 from rba_bench.evaluation.records import Sample
 from rba_bench.files import write_atomic
+from rba_bench.html_pages import page_part, render_template, source_hash
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.columns import label_text, metric_heading, score_texts
 from rba_bench.leaderboard.loaded_runs import (
@@ -37,7 +36,6 @@ from rba_bench.leaderboard.loaded_runs import (
 from rba_bench.leaderboard.tables import NOTHING, SHORT
 from rba_bench.leaderboard.test_sets import load_clips, shipped_task
 from rba_bench.metrics.aggregate import score_function
-from rba_bench.untrusted import visible_text
 
 PAGE, CLIPS = "index.html", "clips"
 LIMIT = 200  # items of a task: a page of thousands of players is slow to open
@@ -244,24 +242,13 @@ def _is_number(score: Any) -> bool:
 
 
 def _render(sections: Sequence[Mapping[str, Any]]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    here = files("rba_bench.leaderboard")
-    style = here.joinpath("listening.css").read_text(encoding="utf-8").replace("\r\n", "\n")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible_text(value) if type(value) is str else value,
-    )
-    template = environment.from_string(here.joinpath("listening.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+    style = page_part("rba_bench.leaderboard", "listening.css")
+    return render_template(
+        page_part("rba_bench.leaderboard", "listening.html.jinja"),
         sections=sections,
         style=style,
         # `file:` because from a disk not every browser takes files beside the page for 'self'
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src 'self' file:; "
+        policy=f"default-src 'none'; style-src {source_hash(style)}; img-src data:; media-src 'self' file:; "
         "base-uri 'none'; form-action 'none'",
         made=f"rba-bench {__version__}",
     )

@@ -10,7 +10,7 @@ The same scores give the same bytes.
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rba_bench.files import write_atomic, write_json
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, hash_cell, protocol_table
 from rba_bench.leaderboard.tables import SHORT, TextTable, csv_text, json_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES, SEED
+from rba_bench.recipes import suggest
 from rba_bench.study.analysis import Analysis, StudyData
 from rba_bench.study.folder import SCORES, Cell, StudyFolder
 from rba_bench.study.scores import load_all_scores, scores_path
@@ -100,6 +101,18 @@ def load_study(folder: Path) -> StudyData:
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / FACTS} is not a study report: {reason}") from error
+
+
+def with_baseline(data: StudyData, method: str) -> StudyData:
+    """The same scores, compared with another method; claims are about the recipe's baseline and are left out.
+
+    Raises:
+        UserError: the study has no run of it.
+    """
+    trained = {name for budget in data.budgets for name in data.runs(budget)}
+    if method not in trained:
+        raise UserError(f"--baseline: this study has no run of {method!r}{suggest(method, sorted(trained))}")
+    return replace(data, study=data.study.model_copy(update={"baseline": method, "claims": ()}))
 
 
 def write_study_report(data: StudyData, folder: Path) -> StudyReport:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from talking_teacher import MARKS, TEMPLATE, TalkingTeacher
+from test_pipeline import contents
 from test_server_teacher import tokenizer_with
 
 from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
@@ -15,7 +16,7 @@ from rba_bench.audio.clips import decode_clip
 from rba_bench.audio.turns import Turn, check_turns, turn_clips
 from rba_bench.cards import CARD
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, read_jsonl, sha256_file
+from rba_bench.files import read_json, read_jsonl
 from rba_bench.synthesis.dialogues import DialogueAsker
 from rba_bench.synthesis.export import export_set
 from rba_bench.synthesis.filtering import InstructionFilter
@@ -57,16 +58,6 @@ def finished(recipe: SynthesisRecipe, tmp_path_factory: pytest.TempPathFactory) 
 
 def asker(recipe: SynthesisRecipe, teacher: TalkingTeacher) -> DialogueAsker:
     return DialogueAsker(recipe, teacher, {}, template=find_dialogue_template(recipe))
-
-
-def contents(out: Path) -> dict[str, str]:
-    """Hash by name of what became of the candidates; how many are asked for ahead depends on the moment."""
-    files = [
-        path
-        for path in out.rglob("*")
-        if path.is_file() and path.name != MANIFEST and not path.name.startswith("ask-")
-    ]
-    return {str(path.relative_to(out)): sha256_file(path) for path in files}
 
 
 def texts_of(record: dict[str, Any]) -> list[str]:

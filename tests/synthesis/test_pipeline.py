@@ -35,9 +35,14 @@ synthesize(SynthesisRecipe.model_validate_json({recipe!r}), Path({out!r}), teach
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Hash by name of everything a run leaves but the dated manifest."""
+    """Hash by name of everything a run leaves but the dated manifest and what was asked.
+
+    How many shards are asked for ahead depends on the moment; what was taken of them is in the markers of `filter`.
+    """
     files = [path for path in out.rglob("*") if path.is_file() and path.name != MANIFEST]
-    return {str(path.relative_to(out)): sha256_file(path) for path in files}
+    return {
+        str(path.relative_to(out)): sha256_file(path) for path in files if not path.name.startswith("ask-")
+    }
 
 
 def test_manifest_describes_the_set(finished: Path, small_recipe: SynthesisRecipe) -> None:

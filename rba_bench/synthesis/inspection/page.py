@@ -8,13 +8,9 @@ Texts of a set are somebody else's. They are JSON in an element that is not exec
 never markup; the page's own policy allows its one script and its style by their hashes, and sound and images beside it.
 """
 
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +22,14 @@ from rba_bench.audio.set_figures import SetFigure, can_draw, figure_files, set_f
 from rba_bench.audio.set_statistics import SetStatistics, read_statistics
 from rba_bench.errors import UserError
 from rba_bench.files import folder_name, sha256_bytes, write_atomic
+from rba_bench.html_pages import page_part, render_template, script_json, source_hash
 from rba_bench.installing import extra
 from rba_bench.outputs import RUNS
 from rba_bench.progress import bar
 from rba_bench.seeding import stable_seed
 from rba_bench.synthesis.inspection.clip_records import clip_record, spoken_words
 from rba_bench.synthesis.inspection.opening import open_set
-from rba_bench.untrusted import printable, visible_text
+from rba_bench.untrusted import printable
 
 PAGE, CLIPS, FIGURES = "index.html", "clips", "figures"
 N_CLIPS = 300
@@ -148,21 +145,12 @@ def _render(
     records: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    here = files("rba_bench.synthesis.inspection")
     style, code, template = (
-        here.joinpath(file).read_text(encoding="utf-8").replace("\r\n", "\n")
+        page_part("rba_bench.synthesis.inspection", file)
         for file in ("page.css", "page.js", "page.html.jinja")
     )
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible_text(value) if type(value) is str else value,
-    )
-    return environment.from_string(template).render(
+    return render_template(
+        template,
         name=name,
         mark=MARK,
         progress=progress,
@@ -176,7 +164,7 @@ def _render(
         total=statistics.clips,
         choices={column: _choices(records, column) for column in ("voice", "topic", "difficulty")},
         has_transcripts=any("transcript" in record for record in records),
-        data=_json(records),
+        data=script_json(records),
         style=style,
         code=code,
         policy=_content_security_policy(style, code),
@@ -218,29 +206,12 @@ def _choices(records: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def _json(value: Any) -> str:
-    """JSON that HTML reads as text: no `<`, no `&`, no line separators of JavaScript; NaN is null."""
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value
-
-
 def _content_security_policy(style: str, code: str) -> str:
     """A policy that allows this style and script, and images and sound beside the page.
 
     `file:`, because from a disk not every browser takes files beside the page for 'self'.
     """
-    style_hash, code_hash = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, code)
-    )
     return (
-        f"default-src 'none'; script-src 'sha256-{code_hash}'; style-src 'sha256-{style_hash}'; "
+        f"default-src 'none'; script-src {source_hash(code)}; style-src {source_hash(style)}; "
         "img-src 'self' file: data:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )

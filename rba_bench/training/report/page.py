@@ -6,9 +6,7 @@ address at all. Clips are data URIs: short, in a codec that every browser plays,
 """
 
 import base64
-import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -23,11 +21,11 @@ from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.audio.clips import SAMPLING_RATE, load_clip
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
+from rba_bench.html_pages import page_part, render_template, script_json, source_hash
 from rba_bench.installing import extra
 from rba_bench.training.callbacks.run_files import REPORT
 from rba_bench.training.options.explain import explain_keys, flatten_keys, value_text
 from rba_bench.training.report.content import RunContent, make_charts, read_run
-from rba_bench.untrusted import visible_text
 
 SECONDS = 20  # of a clip
 BYTES = 6 * 2**20  # of all clips of a page, encoded
@@ -129,13 +127,10 @@ def render_page(
         missing: lines on what the page cannot show.
         groups: rows by group id, for the clips.
     """
-    from jinja2 import Environment, StrictUndefined
-
     player = ClipPlayer(groups)
-    here = files("rba_bench.training.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                              finalize=_finalize)  # fmt: skip
-    code = here.joinpath("page.js").read_text(encoding="utf-8")
+    style, code, template = (
+        page_part("rba_bench.training.report", file) for file in ("page.css", "page.js", "page.html.jinja")
+    )
     parts = {
         "content": content,
         "charts": make_charts(content),
@@ -150,12 +145,12 @@ def render_page(
         notes.append(f"{player.left_out} clips are left out: the page would be too large.")
     if player.unread:
         notes.append(f"{player.unread} clips could not be read from the alignment set.")
-    template = environment.from_string(here.joinpath("page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+    return render_template(
+        template,
         **parts,
         notes=notes,
-        data=_json(parts["charts"]),
-        style=here.joinpath("page.css").read_text(encoding="utf-8"),
+        data=script_json(parts["charts"]),
+        style=style,
         library=library,
         code=code,
         policy=_content_security_policy(library, code),
@@ -165,25 +160,11 @@ def render_page(
 
 def _content_security_policy(*scripts: str) -> str:
     """A policy that allows these scripts by their hashes, inline styles, and no address."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
+    hashes = " ".join(map(source_hash, scripts))
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _json(value: Any) -> str:
-    """JSON that HTML reads as text: no `<`, no `&`, no line separators of JavaScript."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finalize(value: Any) -> Any:
-    """A value as the template prints it: text without invisible characters and without changes of direction."""
-    return visible_text(value) if type(value) is str else value
 
 
 def _find_groups(content: RunContent) -> tuple[Groups | None, str]:
