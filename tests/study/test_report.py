@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.study import report, scores
@@ -207,3 +208,24 @@ def test_cost_is_the_mean_over_seeds(data: StudyData) -> None:
     row = cost_rows(data)[0]
     assert (row["budget"], row["method"], row["seeds"], row["wall_time_s"]) == ("steps", "sft", 3, 7.0)
     assert row["seconds_per_step"] == pytest.approx(0.7) and row["peak_memory_mb"] is None
+
+
+def test_another_baseline_changes_signs_and_no_file(data: StudyData, tmp_path: Path) -> None:
+    save(data, tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    other = report.with_baseline(report.load_study(tmp_path), "rba-group")
+
+    def difference(study: StudyData, method: str) -> float:
+        rows = Analysis(study).rows
+        row = next(r for r in rows if (r.part, r.method, r.task) == ("steps", method, "instruct"))
+        assert row.versus is not None
+        return row.versus.value
+
+    assert difference(other, "sft") == pytest.approx(-difference(data, "rba-group"))
+    assert difference(other, "sft") != 0 and not other.study.claims
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "report", str(tmp_path), "--baseline", "rba-group"])
+    assert ended.value.code == 0
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    with pytest.raises(UserError, match="no run of 'rba-groop'; did you mean 'rba-group'"):
+        report.with_baseline(data, "rba-groop")
