@@ -238,7 +238,10 @@ def _speak(probe: Probe, out: Path, maker: RowMaker, units: Sequence[Any], watch
     seconds: dict[str, list[float]] = {}
     for row in pq.read_table(out / name, columns=["group_id", "duration"]).to_pylist():
         seconds.setdefault(row["group_id"], []).append(row["duration"])
-    probe.speech = [sum(found) / len(found) for found in seconds.values()]
+    earlier = marker.get("earlier_seconds", 0.0) / max(
+        1, marker["rows"]
+    )  # turns of dialogues before the last
+    probe.speech = [sum(found) / len(found) + earlier for found in seconds.values()]
 
 
 def _bytes(folder: Path) -> int:

@@ -15,15 +15,16 @@ from rba_bench.audio.alignment_set import MANIFEST, AlignmentSet
 from rba_bench.audio.clips import decode_clip
 from rba_bench.audio.turns import Turn, check_turns, turn_clips
 from rba_bench.cards import CARD
-from rba_bench.errors import UserError
+from rba_bench.errors import RbaError, UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.synthesis.dialogues import DialogueAsker
 from rba_bench.synthesis.export import export_set
 from rba_bench.synthesis.filtering import InstructionFilter
 from rba_bench.synthesis.filters import KEPT
 from rba_bench.synthesis.pipeline import synthesize
+from rba_bench.synthesis.probe import probe_synthesis
 from rba_bench.synthesis.shards import read_records
-from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe, TextFilterOptions
 from rba_bench.synthesis.teacher import find_dialogue_template
 from rba_bench.synthesis.units import text_id
 from rba_bench.textlm.judging import Message
@@ -293,3 +294,23 @@ def test_clips_of_earlier_turns_have_names_of_their_own(finished: Path) -> None:
             assert [turn["audio"]["path"] for turn in record["turns"]] == [
                 f"{record['id']}-turn{turn}.flac" for turn in range(2)
             ]
+
+
+def test_a_dry_run_counts_all_turns(recipe: SynthesisRecipe, finished: Path) -> None:
+    probe = probe_synthesis(recipe, 24, teacher=TalkingTeacher())
+    counts = read_json(finished / MANIFEST)["counts"]
+    hours = (counts["hours"] + counts["hours_of_earlier_turns"]) / counts["clips"]
+    assert probe.usable and sum(probe.speech) / len(probe.speech) / 3600 == pytest.approx(hours, rel=0.3)
+    assert {"instructions", "answers"} <= probe.seconds.keys()
+    with pytest.raises(RbaError, match="`rba-bench synth` knows the reward models"):
+        probe_synthesis(
+            recipe.model_copy(
+                update={
+                    "turns": 1,
+                    "text_filters": TextFilterOptions.model_validate(
+                        {"quality": {"scorer": "reward", "model": "somewhere"}}
+                    ),
+                }
+            ),
+            teacher=TalkingTeacher(),
+        )
