@@ -5,7 +5,7 @@
     espeak, piper   the whole way of a clip: voice, checks, speed, noise, FLAC, parquet and its marker; in this process,
                     then with 1 and 2 workers. `features` is apart: log-mel is computed in training, and not stored.
     whisper         the round trip of these clips through asset:whisper-tiny.en in batches of 16,
-                    in float32 and bfloat16
+                    in float32 and bfloat16, with whole windows and with 10 s of silence behind the clip
     ask             instructions (sampled) and answers (greedy) of asset:smollm2-135m-instruct, by our engine and by
                     `generate` of transformers on padded batches of the same size with the same settings
     all             recipes/synth-small.yaml from start to end: usable instructions an hour
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,12 @@ def whisper_part(options: argparse.Namespace) -> list[dict[str, Any]]:
     half = options.clips // 2
     clips = [*waves(half, VOICES["espeak"]), *waves(half, VOICES["piper"])]
     speech, found = sum(map(len, clips)) / 16_000, []
-    for dtype in (None, "bfloat16"):
-        recognizer = load_recognizer("asset:whisper-tiny.en", batch_size=16, dtype=dtype)
+    for dtype, silence_s in product((None, "bfloat16"), (None, 10.0)):
+        recognizer = load_recognizer("asset:whisper-tiny.en", batch_size=16, dtype=dtype, silence_s=silence_s)
         recognizer.transcribe(clips[:2])
         wall, cpu = Clock(options.repeats).take(partial(recognizer.transcribe, clips))
-        name = f"{len(clips)} clips of {speech / len(clips):.1f} s, {dtype or 'float32'}"
+        window = "30 s" if silence_s is None else f"clip and {silence_s:g} s"
+        name = f"{len(clips)} clips of {speech / len(clips):.1f} s, {dtype or 'float32'}, window {window}"
         found.append(row("whisper", f"{name}, wall", wall, cpu, speech / wall, "x real time"))
         found.append(row("whisper", f"{name}, a core", wall, cpu, speech / cpu, "x real time"))
     return found

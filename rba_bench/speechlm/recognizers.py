@@ -4,17 +4,21 @@ All decode greedily: a transcript depends on recogniser, language and clip alone
 they are quietest, and the words of the pieces joined (`RecognizerByPieces`).
 """
 
+import copy
 import difflib
 import hashlib
+import math
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 from rba_bench.assets import is_asset
 from rba_bench.cards import without_paths
@@ -31,8 +35,12 @@ PIECE_S = 30.0  # what Whisper takes at once; the others too, since attention gr
 SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
 QUIET_S = 0.2  # loudness is averaged over so much
 SHORTEST_S = 0.1  # shorter clips get silence behind them: convolutions need a few frames
+WINDOW_STEP_S = 2.5  # shorter windows have whole steps, so that clips of about one length share a batch
 _NO_DTYPE = (
     "recogniser {spec} cannot be told to compute in {dtype}: use float32, or a Whisper model of transformers"
+)
+_NO_WINDOW = (
+    "recogniser {spec} takes no shorter window: leave silence_s out, or use a Whisper model of transformers"
 )
 MAX_NEW_TOKENS = 224  # of a transcript of one piece, as in openai-whisper
 
@@ -54,11 +62,21 @@ class RecognizerByPieces(ABC):
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
         """Words of each clip, in order."""
         pieces = [(i, piece) for i, clip in enumerate(clips) for piece in split_long_clip(clip)]
-        texts = transcribe_in_batches([piece for _, piece in pieces], self.rows, self._transcribe_batch)
+        texts = transcribe_in_batches(
+            [piece for _, piece in pieces], self.rows, self._transcribe_batch, self._window
+        )
         words: list[list[str]] = [[] for _ in clips]
         for (i, _), text in zip(pieces, texts, strict=True):
             words[i] += [text] if text else []
         return [" ".join(parts) for parts in words]
+
+    def _window(self, _piece: np.ndarray) -> int:
+        """What the pieces of one batch must have in common."""
+        return 0
+
+    def in_whole_windows(self) -> "RecognizerByPieces":
+        """The same recogniser without `silence_s`; with the same weights in memory."""
+        return self
 
     @abstractmethod
     def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
@@ -79,15 +97,23 @@ def split_long_clip(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.nd
 
 
 def transcribe_in_batches(
-    clips: Sequence[np.ndarray], size: int, transcribe: Callable[[Sequence[np.ndarray]], list[str]]
+    clips: Sequence[np.ndarray],
+    size: int,
+    transcribe: Callable[[Sequence[np.ndarray]], list[str]],
+    window: Callable[[np.ndarray], int] = lambda _clip: 0,
 ) -> list[str]:
-    """`transcribe` on batches of like length, longest first, so that memory peaks at once; results in input order."""
+    """`transcribe` on batches of like length, longest first, so that memory peaks at once; results in input order.
+
+    Clips for which `window` differs, which must not grow as clips get shorter, never share a batch.
+    """
     order = sorted(range(len(clips)), key=lambda i: (-len(clips[i]), i))
     words = [""] * len(clips)
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
-        for i, text in zip(batch, transcribe([clips[i] for i in batch]), strict=True):
-            words[i] = text.strip()
+    for _, alike in groupby(order, key=lambda i: window(clips[i])):
+        numbers = list(alike)
+        for start in range(0, len(numbers), size):
+            batch = numbers[start : start + size]
+            for i, text in zip(batch, transcribe([clips[i] for i in batch]), strict=True):
+                words[i] = text.strip()
     return words
 
 
@@ -124,7 +150,8 @@ def load_recognizer(
     trust_remote_code: bool = False,
     strict_language: bool = True,
     dtype: str | None = None,
-) -> Recognizer:
+    silence_s: float | None = None,
+) -> RecognizerByPieces:
     """The recogniser behind a name.
 
     Args:
@@ -138,6 +165,8 @@ def load_recognizer(
         strict_language: refuse `language` for a recogniser that cannot be told one; False = leave it out there.
         dtype: name of a torch number type to compute in, only for Whisper models of transformers; None = float32 on
             the CPU, elsewhere as stored.
+        silence_s: give Whisper clips with so many seconds of silence behind them, None = filled up to 30 s, as it was
+            trained. Only for Whisper models of transformers; see `TransformersWhisper`.
 
     Raises:
         MissingPrerequisite: no such recogniser, or it cannot be downloaded.
@@ -146,8 +175,7 @@ def load_recognizer(
     if batch_size < 1:
         raise UserError(f"batch size is {batch_size}: use 1 or more")
     if is_openai_name(spec) or (Path(spec).is_file() and Path(spec).name != BINARY):
-        if dtype is not None:
-            raise UserError(_NO_DTYPE.format(spec=spec, dtype=dtype))
+        _refuse_options(spec, dtype, silence_s)
         return OpenAIWhisper.load(spec, device, batch_size, language)
     if not Path(spec).exists() and not HUB_ID.fullmatch(spec) and not is_asset(spec):
         import whisper
@@ -162,7 +190,7 @@ def load_recognizer(
     folder = local_folder(spec, "recogniser")
     place = resolve_device(device)
     return _load_transformers(
-        folder, spec, place, batch_size, language, trust_remote_code, strict_language, dtype
+        folder, spec, place, batch_size, language, trust_remote_code, strict_language, dtype, silence_s
     )
 
 
@@ -296,6 +324,10 @@ class OpenAIWhisper(RecognizerByPieces):
 class TransformersWhisper(RecognizerByPieces):
     """A Whisper checkpoint of transformers: greedy, without timestamps, suppressed tokens as shipped.
 
+    Whisper was trained on windows of 30 s, and its encoder computes all of them for the shortest clip. With `silence_s`
+    it gets a shorter window. With less than about 6 s of silence tiny.en says words again and again behind the end of a
+    clip (dev/LOG.md), and at any length some transcripts differ from those of whole windows.
+
     Args:
         model: `WhisperForConditionalGeneration` in eval mode.
         features: its feature extractor.
@@ -303,6 +335,7 @@ class TransformersWhisper(RecognizerByPieces):
         identity: of the weights.
         batch_size: pieces per batch.
         language: code of the language spoken, None = detected piece by piece.
+        silence_s: seconds of silence in the window behind each piece; None = up to 30 s.
 
     Raises:
         UserError: a language the model does not know.
@@ -316,12 +349,19 @@ class TransformersWhisper(RecognizerByPieces):
         identity: dict[str, Any],
         batch_size: int = 16,
         language: str | None = None,
+        silence_s: float | None = None,
     ) -> None:
         self.model = model
         self.features = features
         self.tokenizer = tokenizer
         self.rows = batch_size
+        self.silence_s = silence_s
         self._identity = {"kind": "whisper", **identity, "language": language or "auto"}
+        if silence_s is not None:
+            self._identity["silence_s"] = silence_s
+            # The encoder's own tensors: nothing is copied
+            self._short_encoder = TrueLengthWhisperEncoder(model.config).to(model.device, model.dtype).eval()
+            self._short_encoder.load_state_dict(model.get_encoder().state_dict(), assign=True)
         shipped = model.generation_config
         self.options: dict[str, Any] = {}
         if getattr(shipped, "is_multilingual", False):
@@ -333,15 +373,33 @@ class TransformersWhisper(RecognizerByPieces):
             raise UserError(f"this recogniser transcribes English only, not {language!r}")
         self.options["max_new_tokens"] = min(MAX_NEW_TOKENS, model.config.max_target_positions // 2)
 
+    def in_whole_windows(self) -> "TransformersWhisper":
+        """See `RecognizerByPieces`."""
+        whole = copy.copy(self)
+        whole.silence_s = None
+        whole._identity = {key: value for key, value in self._identity.items() if key != "silence_s"}
+        return whole
+
+    def _window(self, piece: np.ndarray) -> int:
+        """Mel frames of 10 ms, by the piece alone: a transcript does not depend on what else is in the batch."""
+        if self.silence_s is None:
+            return round(100 * PIECE_S)
+        seconds = len(piece) / SAMPLING_RATE + self.silence_s
+        return round(100 * min(PIECE_S, WINDOW_STEP_S * math.ceil(seconds / WINDOW_STEP_S)))
+
     @torch.no_grad()
     def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
         inputs = self.features(list(pieces), sampling_rate=SAMPLING_RATE, return_tensors="pt")
         mel = inputs["input_features"].to(self.model.device, self.model.dtype)
+        given: dict[str, Any] = {"input_features": mel}
+        if (frames := self._window(pieces[0])) < mel.shape[-1]:
+            states, _ = self._short_encoder(mel[..., :frames])
+            given = {"encoder_outputs": BaseModelOutput(last_hidden_state=states)}
         with (
             _transformers_errors_alone()
         ):  # Whisper's own code trips the warnings of `generate`, at every first call
             ids = self.model.generate(
-                mel, do_sample=False, num_beams=1, return_timestamps=False, **self.options
+                **given, do_sample=False, num_beams=1, return_timestamps=False, **self.options
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
@@ -408,7 +466,8 @@ def _load_transformers(
     trust_remote_code: bool,
     strict_language: bool,
     dtype: str | None,
-) -> Recognizer:
+    silence_s: float | None,
+) -> RecognizerByPieces:
     from transformers import (
         AutoConfig,
         AutoFeatureExtractor,
@@ -434,9 +493,8 @@ def _load_transformers(
             WhisperForConditionalGeneration, folder, "recogniser", device, trust_remote_code, dtype=number
         )
         identity = weights_identity(folder, spec, model, trust_remote_code)
-        return TransformersWhisper(model, features, tokenizer, identity, batch_size, language)
-    if dtype is not None:
-        raise UserError(_NO_DTYPE.format(spec=spec, dtype=dtype))
+        return TransformersWhisper(model, features, tokenizer, identity, batch_size, language, silence_s)
+    _refuse_options(spec, dtype, silence_s)
     if language is not None and strict_language:
         raise UserError(f"a recogniser of type {kind!r} takes no language; leave it out")
     optional = (
@@ -445,6 +503,14 @@ def _load_transformers(
     model = load_model(AutoModelForCTC, folder, "recogniser", device, trust_remote_code, optional)
     identity = weights_identity(folder, spec, model, trust_remote_code)
     return TransformersCTC(model, features, tokenizer, identity, batch_size)
+
+
+def _refuse_options(spec: str, dtype: str | None, silence_s: float | None) -> None:
+    """One line about an option that only Whisper models of transformers have."""
+    if dtype is not None:
+        raise UserError(_NO_DTYPE.format(spec=spec, dtype=dtype))
+    if silence_s is not None:
+        raise UserError(_NO_WINDOW.format(spec=spec))
 
 
 def _few(names: Sequence[str]) -> str:

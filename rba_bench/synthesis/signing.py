@@ -20,7 +20,7 @@ LATER = (
     "turns", "turns_prompt",
 )  # fmt: skip
 PLACES = ("manifest", "path", "dataset", *DATASET_KEYS)  # of `source`
-LATER_BELOW = {"round_trip": ("precision",)}  # the same for keys of keys
+LATER_BELOW = {"round_trip": ("precision", "silence_s")}  # the same for keys of keys
 DEFAULTS = SynthesisRecipe.model_validate({}).resolved()
 
 

@@ -41,7 +41,7 @@ from rba_bench.synthesis.synthesis_recipe import RoundTripOptions, SynthesisReci
 from rba_bench.synthesis.units import Dialogue, Unit
 
 if TYPE_CHECKING:
-    from rba_bench.speechlm.recognizers import Recognizer
+    from rba_bench.speechlm.recognizers import RecognizerByPieces
 
 CLIP_REASONS = {
     "not_spoken": "the speech engine cannot say the text",
@@ -271,23 +271,38 @@ class SpokenClips:
         if options is None:
             return
         spoken = [(clip, row) for clip, row in zip(made, rows, strict=True) if not clip.reason]
-        words = iter(self._recognizer.transcribe([one.wave for clip, _ in spoken for one in clip.said]))
+        transcripts = iter(self._transcripts([one for clip, _ in spoken for one in clip.said], options))
         for clip, row in spoken:
             for turn, one in enumerate(clip.said):
-                transcript = next(words)
+                transcript = next(transcripts)
                 errors, n_words = word_statistics(transcript, one.text, one.language)
                 row["asr_text"], row["asr_wer"] = transcript, errors / max(n_words, 1)
                 if errors > options.max_wer * n_words and not clip.reason:
                     clip.fail(turn, "high_wer", asr_wer=row["asr_wer"])
 
+    def _transcripts(self, said: Sequence[_Utterance], options: RoundTripOptions) -> list[str]:
+        """The recogniser's words; what it does not understand in a short window it gets again in a whole one."""
+        recognizer = self._recognizer
+        transcripts = recognizer.transcribe([one.wave for one in said])
+        if options.silence_s is None:
+            return transcripts
+        again = []
+        for number, one in enumerate(said):
+            errors, n_words = word_statistics(transcripts[number], one.text, one.language)
+            again += [number] if errors > options.max_wer * n_words else []
+        whole = recognizer.in_whole_windows().transcribe([said[number].wave for number in again])
+        for number, transcript in zip(again, whole, strict=True):
+            transcripts[number] = transcript
+        return transcripts
+
     @property
-    def _recognizer(self) -> "Recognizer":
+    def _recognizer(self) -> "RecognizerByPieces":
         assert self.recipe.round_trip is not None
         return _load_recognizer(self.recipe.round_trip, self.recipe.language)
 
 
 @lru_cache(maxsize=1)
-def _load_recognizer(options: RoundTripOptions, language: str) -> "Recognizer":
+def _load_recognizer(options: RoundTripOptions, language: str) -> "RecognizerByPieces":
     """One of each process; workers that need none do not load torch."""
     from rba_bench.speechlm.recognizers import load_recognizer
 
@@ -299,4 +314,5 @@ def _load_recognizer(options: RoundTripOptions, language: str) -> "Recognizer":
         batch_size=options.batch_size,
         # float32 is what the processor takes by itself; a GPU computes as the weights are stored
         dtype=None if options.precision == "float32" else options.precision,
+        silence_s=options.silence_s,
     )

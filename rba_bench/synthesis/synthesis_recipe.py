@@ -104,6 +104,12 @@ class RoundTripOptions(Recipe):
         description="of the recogniser; bfloat16 is twice as fast on processors that have it (AVX512-BF16, AMX), and "
         "much slower on others",
     )
+    silence_s: float | None = Field(
+        None,
+        ge=0,
+        description="seconds of silence that Whisper gets behind each clip, instead of what fills its 30 s: "
+        "with 10 it is twice as fast; what is not understood then is transcribed again in a whole window",
+    )
     device: str = "cpu"
 
 

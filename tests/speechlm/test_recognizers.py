@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.speechlm.recognizers import Recognizer, load_recognizer, split_long_clip
+from rba_bench.speechlm.recognizers import (
+    Recognizer,
+    TransformersWhisper,
+    load_recognizer,
+    split_long_clip,
+)
 
 
 @pytest.fixture(params=["whisper_dir", "ctc_dir", "group_norm_dir", "openai_file"])
@@ -47,6 +52,37 @@ def test_whisper_is_what_transformers_generates(whisper_dir: Path, clips: Sequen
         ear = load_recognizer(str(whisper_dir), language=language)
         assert ear.transcribe([clips[2]]) == [expected] and expected
         assert ear.identity()["language"] == language
+
+
+def test_a_shorter_window_is_whispers_own_where_it_is_whole(
+    whisper_dir: Path, clips: Sequence[np.ndarray]
+) -> None:
+    """With silence up to 30 s the same words; with less, each clip by itself, and the identity says so."""
+    whole = load_recognizer(str(whisper_dir), language="en", batch_size=3)
+    filled = load_recognizer(str(whisper_dir), language="en", batch_size=3, silence_s=30)
+    assert filled.transcribe(clips) == whole.transcribe(clips)
+    short = load_recognizer(str(whisper_dir), language="en", batch_size=3, silence_s=2)
+    words = short.transcribe(clips)
+    assert words == [short.transcribe([clip])[0] for clip in clips] != whole.transcribe(clips)
+    assert short.in_whole_windows().transcribe(clips) == whole.transcribe(clips)
+    assert short.transcribe(clips) == words
+    assert short.identity()["silence_s"] == 2
+    assert short.in_whole_windows().identity() == whole.identity()
+
+
+def test_a_short_window_holds_the_states_of_a_whole_one(
+    whisper_dir: Path, clips: Sequence[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder gets the clip, then silence up to a whole step of 2.5 s."""
+    short = load_recognizer(str(whisper_dir), language="en", silence_s=2)
+    assert isinstance(short, TransformersWhisper)
+    frames = [short._window(clip) for clip in clips]
+    seconds = [len(clip) / 16_000 for clip in clips]
+    assert all(
+        2 <= window / 100 - s < 4.5 and window % 250 == 0 for window, s in zip(frames, seconds, strict=True)
+    )
+    assert short._window(np.zeros(29 * 16_000, np.float32)) == 3000
+    assert short._short_encoder.conv1.weight.data_ptr() == short.model.get_encoder().conv1.weight.data_ptr()
 
 
 def test_openai_whisper_is_what_the_package_decodes(openai_file: Path, clips: Sequence[np.ndarray]) -> None:
@@ -212,7 +248,7 @@ def test_english_only_whisper(whisper_dir: Path, tmp_path: Path, clips: Sequence
         load_recognizer(str(folder), language="de")
 
 
-def test_only_whisper_of_transformers_takes_a_number_type(
+def test_only_whisper_of_transformers_takes_a_number_type_and_a_window(
     whisper_dir: Path, openai_file: Path, ctc_dir: Path, clips: Sequence[np.ndarray]
 ) -> None:
     whisper = load_recognizer(str(whisper_dir), dtype="bfloat16")
@@ -224,3 +260,5 @@ def test_only_whisper_of_transformers_takes_a_number_type(
     for other in (ctc_dir, openai_file):
         with pytest.raises(UserError, match="cannot be told to compute in bfloat16"):
             load_recognizer(str(other), dtype="bfloat16")
+        with pytest.raises(UserError, match="takes no shorter window: leave silence_s out"):
+            load_recognizer(str(other), silence_s=10)

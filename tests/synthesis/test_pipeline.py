@@ -214,5 +214,6 @@ def test_keys_of_later_versions_count_only_where_they_are_used(
     assert set(signed_config(usual, identity, [])["round_trip"]) == {
         "recognizer", "max_wer", "batch_size", "device",
     }  # fmt: skip
-    half = small_recipe.model_copy(update={"round_trip": RoundTripOptions(precision="bfloat16")})
-    assert signed_config(half, identity, [])["round_trip"]["precision"] == "bfloat16"
+    quick = RoundTripOptions(precision="bfloat16", silence_s=10)
+    signed = signed_config(small_recipe.model_copy(update={"round_trip": quick}), identity, [])["round_trip"]
+    assert (signed["precision"], signed["silence_s"]) == ("bfloat16", 10)

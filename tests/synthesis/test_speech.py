@@ -199,6 +199,31 @@ def test_a_clip_that_is_not_understood_is_left_out(monkeypatch: pytest.MonkeyPat
     assert [(clip["reason"], round(clip["asr_wer"], 2)) for clip in made.dropped] == [("high_wer", 0.71)] * 2
 
 
+def test_a_short_window_alone_condemns_no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    class HearsInWhole:
+        def transcribe(self, waves: Sequence[np.ndarray]) -> list[str]:
+            return ["a red bird sings in the garden"] * len(waves)
+
+    class Hears:
+        def transcribe(self, waves: Sequence[np.ndarray]) -> list[str]:
+            return ["a red bird sings in a garden", "a red bread sinks"] * (len(waves) // 2)
+
+        def in_whole_windows(self) -> HearsInWhole:
+            return HearsInWhole()
+
+    monkeypatch.setattr("rba_bench.synthesis.speech._load_recognizer", lambda *_: Hears())
+    recipe = RECIPE.model_copy(
+        update={
+            "round_trip": RoundTripOptions.model_validate({"max_wer": 0.4, "silence_s": 10}),
+            "voices_per_instruction": 2,
+        }
+    )
+    plain = lambda *_: np.sin(np.arange(32_000) / 9).astype(np.float32) * 0.3  # noqa: E731
+    made = SpokenClips(recipe, replace(FAKE, speak=plain)).shard(units(2), 0)
+    assert made.dropped == []
+    assert [round(row["asr_wer"], 2) for row in made.rows] == [0.14, 0.0] * 2
+
+
 def dialogue(number: int, *texts: str) -> Dialogue:
     values = {**vars(units(1, texts[-1])[0]), "group_id": f"d{number}"}
     return Dialogue(**values, turns=tuple(Turn(text, "an answer") for text in texts[:-1]))
