@@ -169,7 +169,7 @@ def by_stage(options: argparse.Namespace, out: Path) -> dict[str, Any]:
 
     recipe, watch = make_recipe(options, options.stage_rows), Stopwatch()
     teacher = MeasuredTeacher(TableTeacher(), watch)
-    asker, shards, maker = prepare_stages(recipe, teacher, None, [], TABLE, test_sets)
+    asker, shards, maker = prepare_stages(recipe, teacher, None, [], TABLE, test_sets=test_sets)
     before, candidates, number = None, 0, 0
     units: list[Any] = []
     while not shards.enough:

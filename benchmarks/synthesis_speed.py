@@ -191,13 +191,16 @@ def ask_part(options: argparse.Namespace) -> list[dict[str, Any]]:
         ("answers", len(turns), lambda: teacher.chat(turns, greedy, seeds[: len(turns)]),
          lambda: stock(teacher, [teacher._render([turn]) for turn in turns], greedy, recipe.batch_size)),
     ]  # fmt: skip
+    total = {"engine": 0.0, "generate": 0.0}
     for what, rows, ours, theirs in contests:
         times = {name: clock.take(work) for name, work in (("engine", ours), ("generate", theirs))}
         for name, (wall, cpu) in times.items():
             found.append(row("ask", f"{what}, {name}", wall, cpu, rows / wall, "rows/s"))
+            total[name] += wall
         ratio = times["generate"][0] / times["engine"][0]
         found.append(row("ask", f"{what}, engine by generate", None, None, ratio, "times"))
-    return found
+    ratio = total["generate"] / total["engine"]
+    return [*found, row("ask", "candidates, engine by generate", None, None, ratio, "times")]
 
 
 def stock(teacher: Any, prompts: list[str], decoding: Any, batch: int) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
 import uuid
@@ -215,6 +216,10 @@ def ray_cluster(
     os.environ.setdefault(
         "RAY_BACKEND_LOG_LEVEL", "fatal"
     )  # its logs are files; the rest is for its developers
+    address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local" and _has_token():
+        # `ray start` asks for the token by default, and Ray sends it to HOST:PORT only if told to
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.data
@@ -225,7 +230,7 @@ def ray_cluster(
     given = bool(ray.is_initialized())
     try:
         if not given:
-            _connect(recipe, options, workers)
+            _connect(recipe, options, workers, address)
         resources = ray.cluster_resources()
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         shares = divide(recipe, options, workers, cpus, gpus)
@@ -234,11 +239,48 @@ def ray_cluster(
                 f"this run can use {shares.cpus:g} CPUs and {shares.gpus:g} GPUs, and the cluster has {cpus:g} and "
                 f"{gpus:g}: the rest waits for further nodes"
             )
-        with _marked(out) as home:
+        with _marked(out) as home, watched_head(ray.get_runtime_context().gcs_address):
             yield Cluster(shares, home)
     finally:
         if not given:
             ray.shutdown()
+
+
+def _answers(address: str, timeout_s: float = 5.0) -> bool:
+    """Whether anything takes connections at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@contextmanager
+def watched_head(address: str, every_s: float = 5.0) -> Iterator[None]:
+    """Say so in a line when the head of a cluster at HOST:PORT cannot be reached twice in a row.
+
+    Ray waits for it (a minute by default), then ends this process, exit code 1, without a word.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        missed = 0
+        while missed < 2 and not ended.wait(every_s):
+            missed = 0 if _answers(address) else missed + 1
+        if not ended.is_set():
+            say(
+                f"the head of the Ray cluster at {address} cannot be reached: unless it comes back, the run stops "
+                "soon; finished shards are kept, and the same command goes on"
+            )
+
+    watcher = threading.Thread(target=watch, name="head", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager
@@ -252,10 +294,15 @@ def _marked(out: Path) -> Iterator[Home]:
         (out / marker).unlink(missing_ok=True)
 
 
-def _connect(recipe: SynthesisRecipe, options: RayOptions, workers: int | None) -> None:
+def _has_token() -> bool:
+    """Whether this user has a token of a Ray cluster (https://docs.ray.io/en/latest/ray-security/token-auth.html)."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _connect(recipe: SynthesisRecipe, options: RayOptions, workers: int | None, address: str) -> None:
     import ray
 
-    address = options.address or os.environ.get("RAY_ADDRESS") or "local"
     more: dict[str, Any] = {"address": address}
     if address == "local":
         os.environ.setdefault("RAY_worker_niceness", "0")  # as other worker processes; Ray's would be 15
@@ -268,13 +315,15 @@ def _connect(recipe: SynthesisRecipe, options: RayOptions, workers: int | None) 
         }
     stops = signal.getsignal(signal.SIGTERM)
     try:
+        if ":" in address and not _answers(address):  # Ray would try for minutes
+            raise ConnectionError("no connection")
         ray.init(logging_level=logging.ERROR, **more)
     except Exception as error:  # plain ones too, where its processes do not start in time
         if address == "local":
             raise RbaError(f"cannot start Ray on this machine ({first_line(error)})") from error
         raise UserError(
-            f"cannot join a Ray cluster at {address} ({first_line(error)}): start one with `ray start --head`, or "
-            "leave out the address for one on this machine alone"
+            f"cannot join a Ray cluster at {address} ({first_line(error)}): start one with `ray start --head`, copy "
+            "its token (~/.ray/auth_token) to this machine, or leave out the address for one on this machine alone"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():

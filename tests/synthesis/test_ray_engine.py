@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +22,15 @@ from rba_bench.cli.main import main
 from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import read_json, sha256_file
 from rba_bench.synthesis.pipeline import synthesize
-from rba_bench.synthesis.ray_cluster import Home, RayOptions, _versions, divide, ray_cluster, ray_error
+from rba_bench.synthesis.ray_cluster import (
+    Home,
+    RayOptions,
+    _versions,
+    divide,
+    ray_cluster,
+    ray_error,
+    watched_head,
+)
 from rba_bench.synthesis.ray_speaking import RaySpeaker, _Board, _wait_until_seen
 from rba_bench.synthesis.ray_teacher import RayTeacher
 from rba_bench.synthesis.speaking import SpeakJob
@@ -183,6 +194,91 @@ def test_a_killed_command_goes_on_and_keeps_what_it_had(tmp_path: Path, local: P
     marked = {path: path.stat().st_mtime_ns for path in done if (out / "done" / f"{path.stem}.json").exists()}
     assert marked and {path: done[path] for path in marked} == marked
     assert contents(out) == contents(local)
+
+
+def test_a_head_that_goes_away_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with watched_head(address, every_s=0.05):
+            time.sleep(0.5)
+            assert capsys.readouterr().err == ""
+            server.close()
+            time.sleep(0.5)
+        told = capsys.readouterr().err
+    assert told.count("cannot be reached") == 1 and address in told and told.count("\n") == 1
+
+
+def test_a_token_of_a_cluster_is_sent_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start` of Ray 2.60 asks for it, and a driver that names HOST:PORT sends it only in this mode."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def mode(address: str | None) -> str | None:
+        with (
+            pytest.raises(MissingPrerequisite),
+            ray_cluster(RECIPE, RayOptions(address=address), 1, tmp_path),
+        ):
+            pass
+        return os.environ.pop("RAY_AUTH_MODE", None)
+
+    assert mode("head:6379") is None
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("t")
+    assert mode(None) is None  # a cluster of its own: Ray's own ways
+    assert mode("head:6379") == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert mode("head:6379") == "disabled"
+
+
+@pytest.mark.slow
+def test_a_killed_head_ends_the_run_and_the_same_command_goes_on(tmp_path: Path, local: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    ray = Path(sys.executable).with_name("ray")
+    if not ray.is_file():
+        pytest.skip("Ray is not installed")
+    out = tmp_path / "set"
+    environment = {
+        **os.environ,
+        **{"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": str(ROOT)},
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+    }
+    start = [
+        *(str(ray), "start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false"),
+        *("--object-store-memory=80000000", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"),
+    ]
+
+    def head() -> tuple[str, int]:
+        before = {process.pid for process in psutil.process_iter()}
+        with open(tmp_path / "start.log", "w") as log:  # no pipe: the head would hold its other end
+            subprocess.run(start, env=environment, check=True, stdout=log, stderr=log)
+        found = re.search(r"--address='([^']+)'", (tmp_path / "start.log").read_text())
+        (server,) = (
+            each for each in psutil.process_iter() if each.pid not in before and each.name() == "gcs_server"
+        )
+        assert found is not None
+        return found[1], server.pid
+
+    try:
+        address, server = head()
+        command = [*COMMAND, str(out), "--ray", f"address={address}"]
+        child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        first, until = out / "done" / "part-00000.json", time.monotonic() + 900
+        while not first.exists() and time.monotonic() < until and child.poll() is None:
+            time.sleep(0.002)
+        os.kill(server, signal.SIGKILL)
+        _, told = child.communicate(timeout=300)
+        if child.returncode:  # it may have had all it needed
+            assert child.returncode == 1 and "cannot be reached" in told
+        address, _ = head()
+        command = [*COMMAND, str(out), "--ray", f"address={address}"]
+        subprocess.run(command, env=environment, check=True)
+        assert contents(out) == contents(local)
+    finally:
+        subprocess.run([str(ray), "stop", "--force"], env=environment, capture_output=True)
 
 
 def test_a_node_that_does_not_share_the_folder_is_named(tmp_path: Path) -> None:
