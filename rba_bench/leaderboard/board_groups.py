@@ -11,6 +11,7 @@ from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
 from rba_bench.evaluation.task_registry import ORDER
 from rba_bench.files import sha256_json
+from rba_bench.leaderboard.board_ranks import model_bands
 from rba_bench.leaderboard.loaded_runs import (
     CEILING,
     KINDS,
@@ -21,9 +22,8 @@ from rba_bench.leaderboard.loaded_runs import (
     reference_names,
 )
 from rba_bench.leaderboard.pairing import ResampledScores, RunPair
-from rba_bench.metrics.bootstrap import bootstrap_corpus
 from rba_bench.metrics.interval import Interval
-from rba_bench.metrics.paired import RankBand, difference_of_intervals, rank_bands
+from rba_bench.metrics.paired import RankBand
 from rba_bench.metrics.wer import primary_error
 from rba_bench.untrusted import plain
 
@@ -201,29 +201,10 @@ class BoardGroup:
         return candidates[0] if len(candidates) == 1 else None
 
     def _rank_bands(self, models: Sequence[int], metric: str) -> list[RankBand]:
-        """Bands that hold together: pairs on the same items, else (a partial run) by the scores' own intervals."""
-        own_scores: dict[int, tuple[Interval, int]] = {}
+        def difference(i: int, j: int) -> Interval | None:
+            return self.difference(models[i], models[j], metric)
 
-        def own_score(index: int) -> tuple[Interval, int]:
-            """A run's score with its interval, computed from its samples, and the number of clusters."""
-            if index not in own_scores:
-                run = self.runs[index]
-                scored = run.has_score(metric)
-                clusters = [item.cluster for item, keep in zip(run.samples, scored, strict=True) if keep]
-                rows, score = run.rows(metric)
-                scale = run.record.metrics[metric].scale
-                interval = bootstrap_corpus(rows[scored], score, clusters, scale=scale)
-                own_scores[index] = (interval, len(set(clusters)))
-            return own_scores[index]
-
-        def difference(i: int, j: int) -> Interval:
-            paired = self.difference(models[i], models[j], metric)
-            if paired is not None:
-                return paired
-            (a, clusters_a), (b, clusters_b) = own_score(models[i]), own_score(models[j])
-            return difference_of_intervals(a, b, min(clusters_a, clusters_b))
-
-        return rank_bands(len(models), difference, self.record.metrics[metric].higher_is_better)
+        return model_bands([self.runs[index] for index in models], metric, difference, self._resampled)
 
 
 def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:

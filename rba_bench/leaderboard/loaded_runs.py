@@ -65,6 +65,11 @@ class LoadedRun:
         return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.samples)
 
     @cached_property
+    def clusters(self) -> tuple[str, ...]:
+        """Cluster of every item."""
+        return tuple(sample.cluster for sample in self.samples)
+
+    @cached_property
     def _item_rows(self) -> dict[str, Floats]:
         return {}
 
