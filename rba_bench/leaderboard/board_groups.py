@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.lengths import MeanLengths, mean_lengths
+from rba_bench.evaluation.lengths import MeanLengths, is_win_rate, mean_lengths
 from rba_bench.evaluation.metric import RANKING
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
@@ -161,7 +161,7 @@ class BoardGroup:
     def _row(self, index: int, bands: dict[str, RankBand]) -> BoardRow:
         run = self.runs[index]
         baseline, ceiling = self._partner(index, self._baselines), self._ceiling_of(index)
-        lengths = {metric: mean_lengths(run.samples, metric) for metric in self.metrics}
+        lengths = {metric: _lengths(run, metric) for metric in self.metrics}
         return BoardRow(
             run,
             self.labels[index],
@@ -239,11 +239,21 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
 def _primary_metric(run: LoadedRun) -> str:
     """The metric that a task is ranked by; languages written without spaces go by characters."""
     metrics = list(run.record.metrics)
-    errors = {primary_error(sample.target_lang) for sample in run.samples}
+    errors = {primary_error(lang) for lang in run.target_langs}
     if errors == {"cer"} and "cer" in metrics:
         return "cer"
     trusted = [m for m in metrics if not m.startswith(LENGTH_CONTROLLED) or _is_trusted(run.record, m)]
     return next((metric for metric in RANKING if metric in trusted), [*trusted, *metrics][0])
+
+
+def _lengths(run: LoadedRun, metric: str) -> MeanLengths | None:
+    """Of a win rate, as recorded; records of earlier versions do not say."""
+    value = run.record.metrics[metric]
+    if not is_win_rate(metric):
+        return None
+    if value.mean_length is None or value.baseline_mean_length is None:
+        return mean_lengths(run.samples, metric)
+    return MeanLengths(value.mean_length, value.baseline_mean_length, value.n)
 
 
 def _is_trusted(record: RunRecord, metric: str) -> bool:
