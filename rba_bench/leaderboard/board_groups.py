@@ -130,6 +130,12 @@ class BoardGroup:
 
         return sorted(rows, key=place)
 
+    def release(self) -> None:
+        """Forget what `rows` was computed from; it is computed again if another difference is asked for."""
+        self._resampled, self._pairs = ResampledScores(), {}
+        for run in self.runs:
+            run.release()
+
     @property
     def without_ceiling(self) -> list[str]:
         """Labels of the runs that should have a modality gap and have none, as several ceilings might be theirs."""
@@ -213,6 +219,16 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
     Raises:
         UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
     """
+    check_runs(runs, ceiling)
+    return in_order(form_groups(runs, baseline, ceiling))
+
+
+def check_runs(runs: Sequence[LoadedRun], ceiling: str | None) -> None:
+    """Refuse what cannot share a board.
+
+    Raises:
+        UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
+    """
     ceilings = [run for run in runs if kind_of_run(run) == CEILING]
     if ceiling is not None and not any(ceiling.casefold() in reference_names(run) for run in ceilings):
         names = ", ".join(sorted({run.name for run in ceilings}))
@@ -224,14 +240,22 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
         raise UserError(
             f"records of the tracks {' and '.join(tracks)} cannot share a leaderboard: build one for each track"
         )
+
+
+def form_groups(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
+    """Groups of runs that were checked together; all runs of one task decide its groups, whatever the other tasks."""
     by_key: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
         by_key.setdefault(group_key(run.record), []).append(run)
-    groups = [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
+    return [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
 
-    def place(group: BoardGroup) -> tuple[int, str, str]:
-        benchmark = group.record.benchmark
-        return ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark, group.task
+
+def in_order(groups: Sequence[BoardGroup]) -> list[BoardGroup]:
+    """Groups in the order of a board: benchmarks in their usual order, then by task."""
+
+    def place(group: BoardGroup) -> tuple[int, str, str, GroupKey]:
+        benchmark, key = group.record.benchmark, (group.task, group.protocol_hash, group.data_hash)
+        return ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark, group.task, key
 
     return sorted(groups, key=place)
 

@@ -242,10 +242,22 @@ def refuse_faulty(runs: Sequence[LoadedRun]) -> None:
     """
     shared = test_sets.shared_test_set_faults(runs)
     for position, run in enumerate(runs):
-        verdict = verify_run(run, None, shared.get(position, ()))
-        if not verdict.ok:
-            more = len(verdict.faults) - 1
-            rest = f" (and {more} more: rba-bench leaderboard verify {run.folder})" if more else ""
-            raise UserError(f"{run.folder}: {verdict.faults[0]}{rest}")
-        if verdict.unscored:
-            raise MissingPrerequisite(f"{run.folder} cannot be verified: {verdict.unscored}")
+        if fault := fault_of(run, shared.get(position, ())):
+            raise fault
+
+
+def fault_of(run: LoadedRun, shared: Sequence[str] = ()) -> UserError | MissingPrerequisite | None:
+    """Why a run may not stand on a board, None if it may.
+
+    Args:
+        run: As loaded.
+        shared: Faults found by comparing it with other runs.
+    """
+    verdict = verify_run(run, None, shared)
+    if not verdict.ok:
+        more = len(verdict.faults) - 1
+        rest = f" (and {more} more: rba-bench leaderboard verify {run.folder})" if more else ""
+        return UserError(f"{run.folder}: {verdict.faults[0]}{rest}")
+    if verdict.unscored:
+        return MissingPrerequisite(f"{run.folder} cannot be verified: {verdict.unscored}")
+    return None
