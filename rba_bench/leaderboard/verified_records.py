@@ -24,7 +24,7 @@ from rba_bench.leaderboard.loaded_runs import LoadedRun, load_checked_run
 from rba_bench.leaderboard.test_sets import items_sha256, load_test_set, shared_test_set_faults, shipped_task
 from rba_bench.leaderboard.verify import fault_of
 from rba_bench.leaderboard.worker_processes import Mapped
-from rba_bench.progress import say
+from rba_bench.progress import say, silenced
 
 FOLDER = "verified"
 SOURCES = (".py", ".yaml", ".yml", ".json", ".jsonl", ".txt", ".csv")
@@ -151,7 +151,8 @@ def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
         checked = load_checked_run(run.folder)
         if checked.record_sha256 != run.record_sha256:
             return UserError(f"{run.folder} was changed meanwhile: repeat the command")
-        fault = fault_of(checked)
+        with silenced():  # as many bars as there are judged records
+            fault = fault_of(checked)
         return fault or Verified(items_sha256(checked), sha256_bytes(pack_samples(checked.sample_bytes)))
     except (UserError, MissingPrerequisite) as error:
         return error
