@@ -2,8 +2,8 @@
 
 A task is a test set of `items` invented items and a few answers to each, from right to none at all. Each answer is
 scored once by the evaluation's own code, and its line of `samples.jsonl` is made once. A model is a skill: it draws one
-of the answers for each item, so a record is a choice of lines with the metrics that follow from them. Hashes, seeds, run
-ids, votes of the judge, reports and the table of exploits are those of real records.
+of the answers for each item, so a record is a choice of lines with the metrics that follow from them. Hashes, seeds,
+run ids, votes of the judge, reports and the table of exploits are those of real records.
 
 Kinds of tasks, in turn: questions (right-or-wrong scores of independent items), translations (corpus BLEU and chrF++
 of two directions), transcripts (word and character errors), and answers that a judge compares with stored ones (win
@@ -42,9 +42,11 @@ KINDS = ("qa", "s2tt", "asr", "chat")
 ANSWERS = 5  # to each item, from the best to the worst
 DECODING = {"max_new_tokens": 64, "temperature": 0.0, "top_p": 1.0}
 WORDS = (
-    "river castle silver garden window morning teacher bridge forest letter summer winter kitchen market painter "
-    "soldier village mountain harbor island candle mirror basket ladder orange yellow purple simple narrow quiet"
-).split()
+    "river", "castle", "silver", "garden", "window", "morning", "teacher", "bridge", "forest", "letter",
+    "summer", "winter", "kitchen", "market", "painter", "soldier", "village", "mountain", "harbor",
+    "island", "candle", "mirror", "basket", "ladder", "orange", "yellow", "purple", "simple", "narrow",
+    "quiet",
+)  # fmt: skip
 FIRST, CEILING = "sft", "text-large"  # names of the baseline and of the text ceiling
 
 
@@ -153,7 +155,9 @@ def _sample(doc: dict[str, Any], index: int, answer: int) -> Sample:
     worse = [word if place % ANSWERS >= answer else WORDS[-1 - place % 9] for place, word in enumerate(words)]
     response = " ".join(worse)
     if doc["kind"] == "qa":
-        response = (right, f"it is {right}", f"the {worse[0]}", "i do not know", "nothing of the kind")[answer]
+        response = (right, f"it is {right}", f"the {worse[0]}", "i do not know", "nothing of the kind")[
+            answer
+        ]
     if answer == ANSWERS - 1 and index % 5 == 0:
         response = ""
     return Sample(

@@ -3,11 +3,11 @@
     python benchmarks/board_scale.py                           # 25 to 200 models, 2 to 40 tasks: hours on one core
     python benchmarks/board_scale.py --models 25 50 --tasks 2 --items 500
 
-For each size the records are written by `board_generator` (`rba-bench leaderboard verify` accepts them), and the board is
-built twice: first with all records new, each of which is verified (every answer scored again), then again, when the
-records are known and only read, compared and published. `verify ms` is the processor time of the first build beyond the
-second, per record. Memory is the sum of the proportional set sizes of all processes of the build, looked at ten times a
-second. Records of a smaller board are part of the larger one, so `--out FOLDER` keeps and reuses them.
+For each size the records are written by `board_generator` (`rba-bench leaderboard verify` accepts them), and the board
+is built twice: first with all records new, each of which is verified (every answer scored again), then again, when
+the records are known and only read, compared and published. `verify ms` is the processor time of the first build
+beyond the second, per record. Memory is the sum of the proportional set sizes of all processes of the build, looked at
+ten times a second. Records of a smaller board are part of the larger one, so `--out FOLDER` keeps and reuses them.
 """
 
 import argparse
@@ -114,7 +114,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder that keeps the records; by default they are removed")
     chosen = parser.parse_args()
     root = chosen.out or Path(tempfile.mkdtemp(prefix="board-scale-"))
-    print("| models | tasks | records | new: wall s | CPU s | known: wall s | CPU s | MiB | CPU ms a record | verify ms |")
+    print(
+        "| models | tasks | records | new: wall s | CPU s | known: wall s | CPU s | MiB | CPU ms a record | verify ms |"
+    )
     print("|" + " ---: |" * 10)
     try:
         for tasks in sorted(chosen.tasks):

@@ -18,8 +18,9 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE
 from rba_bench.files import inside
-from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
+from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import breakdown_rows, flat_rows
+from rba_bench.leaderboard.comparing import compare_runs_by_task
 from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
@@ -114,8 +115,9 @@ def board_differences(board: Path) -> Iterator[str]:
         data = read_untrusted_json(board / RECORDS)
         options = data.get("options") or {}
         baseline, warnings = str(data["baseline"]), [str(each) for each in data["warnings"]]
-        runs = without_copies([load_checked_run(folder) for folder in find_runs([board / PUBLISHED])])
-        groups = group_runs(runs, baseline, options.get("ceiling"))
+        runs = without_copies([_checked(folder) for folder in find_runs([board / PUBLISHED])])
+        groups = compare_runs_by_task(runs, baseline, options.get("ceiling"), map)
+        runs = [run for group in groups for run in group.runs]
         estimates = [estimate_equal_length(group) for group in groups] if options.get("equal_length") else []
         expected_warnings = board_warnings(groups, baseline, estimates)
         contents, _ = render_board(runs, groups, warnings, options, estimates)
@@ -136,6 +138,12 @@ def board_differences(board: Path) -> Iterator[str]:
                 continue
             fault = "is not what the records give"
         yield f"{name} {fault}: rba-bench leaderboard build {board} --out {board}"
+
+
+def _checked(folder: Path) -> LoadedRun:
+    run = load_checked_run(folder)
+    run.release()
+    return run
 
 
 def _equal_texts(a: str, b: str) -> bool:

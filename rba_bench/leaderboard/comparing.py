@@ -20,7 +20,7 @@ class CompareJob:
 def compare_runs_by_task(
     runs: Sequence[LoadedRun], baseline: str, ceiling: str | None, mapped: Mapped
 ) -> tuple[BoardGroup, ...]:
-    """Groups of all runs with their rows, in the order of a board. Their runs are read again if their samples are asked for.
+    """Groups of all runs with their rows, in the order of a board; samples are read again where they are asked for.
 
     Args:
         runs: Runs that were checked.

@@ -27,7 +27,7 @@ from rba_bench.evaluation.records import (
     sample_bytes,
 )
 from rba_bench.files import sha256_bytes
-from rba_bench.metrics.aggregate import WIDTHS, MacroScore, macro_rows, score_function
+from rba_bench.metrics.aggregate import resampling_rows, summable_rows
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.untrusted import plain, read_untrusted_file
 
@@ -109,9 +109,7 @@ class LoadedRun:
     @cached_property
     def items(self) -> ItemKeys:
         """Position, clip, cluster and group of every item. Runs with equal items can be paired."""
-        return tuple(
-            (item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.scored_items
-        )
+        return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.scored_items)
 
     @cached_property
     def clusters(self) -> tuple[str, ...]:
@@ -177,41 +175,6 @@ class LoadedRun:
         value = self.record.metrics[metric]
         groups = [item[3] for item in self.items] if value.macro else None
         return resampling_rows(self.item_rows(metric), value.aggregation, groups)
-
-
-def summable_rows(scores: Sequence[float | Sequence[int] | None], aggregation: str) -> Floats:
-    """Item scores as rows `[n, k]` whose sum gives the corpus score; an item without a score is a row of zeros.
-
-    Raises:
-        ValueError: an unknown aggregation, or statistics of another width.
-    """
-    score_function(aggregation)  # refuses an unknown one
-    width = WIDTHS[aggregation]
-    rows: list[Sequence[float]] = []
-    for score in scores:
-        row = [0.0] * width if score is None else score
-        if isinstance(row, int | float):
-            row = [float(row), 1.0]
-        if len(row) != width:
-            raise ValueError(f"a row of {len(row)} statistics where {width} are needed")
-        rows.append(row)
-    return np.asarray(rows, dtype=np.float64)
-
-
-def resampling_rows(
-    rows: Floats, aggregation: str, groups: Sequence[int | str] | None
-) -> tuple[Floats, ScoreFn]:
-    """Rows as they are resampled, and the score of their sum; a macro average has a block of columns per group.
-
-    Args:
-        rows: Summable rows `[n, k]`.
-        aggregation: How sums become a score.
-        groups: Group of each item `[n]` for the mean over groups, None for one score over all items.
-    """
-    score = score_function(aggregation)
-    if groups is None:
-        return rows, score
-    return macro_rows(rows, groups), MacroScore(score, rows.shape[1])
 
 
 def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:

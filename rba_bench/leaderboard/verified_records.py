@@ -70,7 +70,7 @@ class VerifiedRecords:
         self._known[key] = self._new[key] = [verified.items, verified.packed]
 
     def save(self) -> None:
-        """Write what is new, beside what other processes wrote meanwhile; a folder that cannot be written keeps nothing."""
+        """Write what is new, beside what other builds wrote; a folder that cannot be written keeps nothing."""
         if self.file is not None and self._new:
             with suppress(OSError):
                 write_atomic(self.file, json.dumps({**self._read(), **self._new}))
@@ -109,9 +109,7 @@ def _test_set_note(task: str) -> str:
     return load_test_set(spec, None)[1] if spec else "not shipped"
 
 
-def verify_once(
-    runs: Sequence[LoadedRun], known: VerifiedRecords, mapped: Mapped
-) -> dict[str, Verified]:
+def verify_once(runs: Sequence[LoadedRun], known: VerifiedRecords, mapped: Mapped) -> dict[str, Verified]:
     """What is known of each run by the hash of its record, after verifying those that have not passed before.
 
     Args:

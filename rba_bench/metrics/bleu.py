@@ -16,7 +16,10 @@ from rba_bench.metrics.languages import base_language
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}  # else 13a; 13a scores unspaced text as 0
 BLEU_WIDTH = 10  # hypothesis length, reference length, 4 matched and 4 total n-gram counts
-MOST_KEPT, LONGEST_KEPT = 2048, 1000  # references, and characters of one; about 20 kB are counted in a sentence
+MOST_KEPT, LONGEST_KEPT = (
+    2048,
+    1000,
+)  # references, and characters of one; about 20 kB are counted in a sentence
 CHRF_WIDTH = 24  # (hypothesis, reference, matched) for 6 character and 2 word n-gram orders
 
 

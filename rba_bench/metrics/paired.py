@@ -314,7 +314,7 @@ def holm_shaffer(n: int, p_values: Floats) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=64)
 def _most_equal(n: int) -> NDArray[np.int64]:
-    """By the number of pairs that surely differ, from 0: the most of the others that can be equal at once, 1 or more."""
+    """By the number of pairs that differ for sure: the most of the others that can be equal at once, at least 1."""
     pairs = n * (n - 1) // 2
     bits = _equal_pairs(n).to_bytes(pairs // 8 + 1, "little")
     possible = np.flatnonzero(np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little"))

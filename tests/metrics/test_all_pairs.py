@@ -32,7 +32,9 @@ def shares(rng: np.random.Generator, count: int, n: int) -> list[np.ndarray]:
 def ratings(rng: np.random.Generator, count: int, n: int) -> list[np.ndarray]:
     """Means of numbers; one system is another plus a constant, one is 0/1 among numbers."""
     base = rng.random(n)
-    systems = [mean_rows((base + rng.normal(level, 0.2, n)).clip(0, 1)) for level in rng.normal(0, 0.1, count)]
+    systems = [
+        mean_rows((base + rng.normal(level, 0.2, n)).clip(0, 1)) for level in rng.normal(0, 0.1, count)
+    ]
     shifted = systems[0].copy()
     shifted[:, 0] = systems[0][:, 0] * 0.5 + 0.1
     half = systems[0].copy()
@@ -62,7 +64,12 @@ def sentences(rng: np.random.Generator, count: int, n: int) -> list[np.ndarray]:
     return systems
 
 
-KINDS = {"shares": (shares, "mean"), "ratings": (ratings, "mean"), "wer": (errors, "error_rate"), "bleu": (sentences, "bleu")}
+KINDS = {
+    "shares": (shares, "mean"),
+    "ratings": (ratings, "mean"),
+    "wer": (errors, "error_rate"),
+    "bleu": (sentences, "bleu"),
+}
 
 
 @pytest.mark.parametrize("clustered", [False, True])
@@ -142,7 +149,9 @@ def test_pairs_of_which_nothing_is_known_are_asked():
     gaps = {(0, 1): 0.5, (0, 2): 0.1, (1, 2): -0.4}
 
     def exact(i: int, j: int) -> Interval:
-        return Difference(gaps[i, j], gaps[i, j] - 0.2, gaps[i, j] + 0.2, 100, "", 1e-6 if abs(gaps[i, j]) > 0.3 else 0.5)
+        return Difference(
+            gaps[i, j], gaps[i, j] - 0.2, gaps[i, j] + 0.2, 100, "", 1e-6 if abs(gaps[i, j]) > 0.3 else 0.5
+        )
 
     found = rank_bands_within(PairBounds.unknown(3), exact)
     assert [str(band) for band in found] == ["1-2", "3", "1-2"]
