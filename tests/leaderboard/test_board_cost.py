@@ -1,4 +1,4 @@
-"""What a board costs: work that grows with the models and not with pairs, memory of one task, any number of processes."""
+"""What a board costs: work that grows with models and not with pairs, memory of one task, any number of processes."""
 
 import gzip
 import json
