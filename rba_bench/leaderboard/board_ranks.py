@@ -13,6 +13,7 @@ from rba_bench.leaderboard.pairing import ResampledScores
 from rba_bench.metrics.all_pairs import PairBounds, System, pair_bounds, rank_bands_within, summed_up
 from rba_bench.metrics.bootstrap import bootstrap_corpus, cluster_rows, cluster_sizes
 from rba_bench.metrics.interval import Interval
+from rba_bench.metrics.missing_scores import mean_pair_bounds
 from rba_bench.metrics.paired import RankBand, difference_of_intervals
 
 
@@ -30,7 +31,7 @@ def model_bands(
         difference: Score of run i minus score of run j on the items of both; None where they cannot be paired.
         resampled: Scores of the resamples of runs.
     """
-    bounds = PairBounds.unknown(len(runs))
+    bounds = _bounds_of_means(runs, metric)
     for places in _runs_on_the_same_items(runs, metric):
         if len(places) > 1:
             systems, sizes = _summed_up([runs[place] for place in places], metric, resampled)
@@ -51,6 +52,20 @@ def model_bands(
 
     higher_is_better = not runs or runs[0].record.metrics[metric].higher_is_better
     return rank_bands_within(bounds, exact, higher_is_better)
+
+
+def _bounds_of_means(runs: Sequence[LoadedRun], metric: str) -> PairBounds:
+    """What is known of runs that lack the scores of different items, if the metric is a mean and all hold all items."""
+    values = [run.record.metrics[metric] for run in runs]
+    if not runs or any(value.aggregation != "mean" or value.macro for value in values):
+        return PairBounds.unknown(len(runs))
+    scored = np.stack([run.has_score(metric) for run in runs if run.items == runs[0].items])
+    if len(scored) < len(runs) or (scored == scored[0]).all():
+        return PairBounds.unknown(len(runs))
+    rows = np.stack([run.item_rows(metric)[:, 0] for run in runs])
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(runs[0].clusters))}
+    clusters = np.array([numbers[label] for label in runs[0].clusters], dtype=np.intp)
+    return mean_pair_bounds(rows, scored, clusters, values[0].scale)
 
 
 def _runs_on_the_same_items(runs: Sequence[LoadedRun], metric: str) -> list[list[int]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rba_bench.metrics.bootstrap import ScoreFn
 from rba_bench.metrics.interval import SWAPPED, Clusters, Floats, Interval
@@ -125,24 +125,42 @@ def pair_bounds(systems: Sequence[System], sizes: Floats) -> PairBounds:
 def _bound_shares(
     bounds: PairBounds, systems: Sequence[System], places: NDArray[np.intp], clusters: Clusters
 ) -> None:
-    """P-values of independent 0/1 items: the exact sign test, or the interval's where that is larger."""
-    from scipy.special import bdtr, erfc
-
-    n, block = clusters.n, np.ix_(places, places)
+    """P-values of independent 0/1 items."""
+    block = np.ix_(places, places)
     items = np.stack([share for place in places if (share := systems[place].share) is not None])
     wins = items @ (1.0 - items).T
-    differ, gap = wins + wins.T, (wins - wins.T) / n
     widths = np.array([systems[place].width for place in places])
     width = np.maximum(widths[:, None], widths[None])
-    error = width * np.sqrt(np.maximum(differ / n - gap**2, 0.0) / n)
-    # `adjusted_difference`: one more in favour of each side
-    more, value = n + 2, bounds.values[block]
-    centre = value * n / more
-    square = (n * (n * error**2 + value**2) + 2 * width**2) / more
-    error = np.sqrt(np.maximum(square - centre**2, 0.0) / more)
-    sign = np.minimum(1.0, 2 * bdtr(np.minimum(wins, wins.T), np.maximum(differ, 1.0).astype(np.int64), 0.5))
-    p = np.maximum(np.where(differ > 0, sign, 1.0), erfc(np.abs(centre / error) / np.sqrt(2)))
+    p = share_p_values(wins, wins.T, np.float64(clusters.n), bounds.values[block], width)
     bounds.low[block], bounds.high[block] = p * (1 - CLOSE), np.minimum(p * (1 + CLOSE), 1.0)
+
+
+def share_p_values(
+    wins: ArrayLike, losses: ArrayLike, n: ArrayLike, value: ArrayLike, width: ArrayLike
+) -> Floats:
+    """P-values of many pairs on independent 0/1 items: the exact sign test, or the interval's where that is larger.
+
+    Args:
+        wins: Items right on the left side only.
+        losses: Items right on the right side only.
+        n: Items.
+        value: Score of left minus score of right.
+        width: How much a score changes if every item goes from worst to best.
+    """
+    from scipy.special import bdtr, erfc
+
+    won, lost, count, gap, wide = (
+        np.asarray(each, dtype=np.float64) for each in (wins, losses, n, value, width)
+    )
+    differ, share = won + lost, (won - lost) / count
+    error = wide * np.sqrt(np.maximum(differ / count - share**2, 0.0) / count)
+    more = count + 2  # as in `adjusted_difference`: one more in favour of each side
+    centre = gap * count / more
+    square = (count * (count * error**2 + gap**2) + 2 * wide**2) / more
+    error = np.sqrt(np.maximum(square - centre**2, 0.0) / more)
+    sign = np.minimum(1.0, 2 * bdtr(np.minimum(won, lost), np.maximum(differ, 1.0).astype(np.int64), 0.5))
+    p: Floats = np.maximum(np.where(differ > 0, sign, 1.0), erfc(np.abs(centre / error) / np.sqrt(2)))
+    return p
 
 
 class _Stacked:
