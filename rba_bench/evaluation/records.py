@@ -36,7 +36,6 @@ from rba_bench.untrusted import (
     parse_untrusted_json,
     plain,
     read_untrusted_file,
-    read_untrusted_json,
     unpack_gzip,
 )
 
@@ -344,10 +343,16 @@ def read_record(path: Path | str) -> RunRecord:
     Raises:
         UserError: no record there, or not one of this schema.
     """
+    return read_record_bytes(path)[0]
+
+
+def read_record_bytes(path: Path | str) -> tuple[RunRecord, bytes]:
+    """The same with the content of the file."""
     file = Path(path)
     file = file / RUN_FILE if file.is_dir() else file
     try:
-        return RunRecord.model_validate(read_untrusted_json(file), strict=True)
+        data = read_untrusted_file(file)
+        return RunRecord.model_validate(parse_untrusted_json(data), strict=True), data
     except FileNotFoundError as error:
         raise UserError(
             f"no run record at {file}: the run has not finished, repeat its command to resume"

@@ -103,26 +103,25 @@ def build_board(
         options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
         contents, data = render_board(runs, groups, warnings, options, estimates)
         targets = {name: inside(out, name) for name in contents}
+        stale = _stale_files(out, set(data["files"]))
         publish(runs, {run: verified[run.record_sha256].packed for run in runs}, out, mapped)
-    _remove_stale_files(out, set(data["files"]))
+    for file in stale:
+        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
+            file.unlink()
     for name, content in contents.items():
         write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in data["files"]), groups, warnings, data)
 
 
-def _remove_stale_files(out: Path, current: set[str]) -> None:
-    """Delete what an earlier build listed as its own and this one does not write; nothing that no build makes."""
+def _stale_files(out: Path, current: set[str]) -> list[Path]:
+    """What an earlier build listed as its own and this one does not write; nothing that no build makes."""
     if not (out / RECORDS).is_file():
-        return
+        return []
     try:
         names = read_untrusted_json(out / RECORDS)["files"]
-        stale = [name for name in names if name not in current and _BOARD_FILE.fullmatch(name)]
+        return [out / name for name in names if name not in current and _BOARD_FILE.fullmatch(name)]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
-    for name in stale:
-        file = out / name
-        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
-            file.unlink()
 
 
 def print_board(result: BuildResult, console: "Console | None" = None) -> None:

@@ -23,7 +23,7 @@ from rba_bench.evaluation.records import (
     parse_checked_items,
     parse_checked_samples,
     parse_samples,
-    read_record,
+    read_record_bytes,
     sample_bytes,
 )
 from rba_bench.files import sha256_bytes
@@ -161,7 +161,7 @@ class LoadedRun:
         for metric in self.record.metrics:
             self.has_score(metric), self.item_rows(metric)
         if like is not None and like.items == self.items:
-            vars(self).update(items=like.items, clusters=like.clusters, target_langs=like.target_langs)
+            vars(self).update(items=like.items, clusters=like.clusters)
         self.clusters, self.target_langs  # noqa: B018  read before the samples go
         for name in ("samples", "scored_items", "sample_bytes", "record_bytes"):
             vars(self).pop(name, None)
@@ -213,8 +213,8 @@ def open_run(folder: Path) -> LoadedRun:
     Raises:
         UserError: there is no record, or it is not one of this schema.
     """
-    record = read_record(folder)
-    return LoadedRun(record, folder, sha256_bytes(read_untrusted_file(folder / RUN_FILE)))
+    record, data = read_record_bytes(folder)
+    return LoadedRun(record, folder, sha256_bytes(data))
 
 
 def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:

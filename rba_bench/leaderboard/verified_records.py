@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import distributions
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.records import pack_samples
@@ -28,6 +29,7 @@ from rba_bench.progress import say, silenced
 
 FOLDER = "verified"
 SOURCES = (".py", ".yaml", ".yml", ".json", ".jsonl", ".txt", ".csv")
+_KEPT = TypeAdapter(dict[str, tuple[str, str]])
 TOGETHER = 16  # records that a process verifies before it tells; what an interrupted build has lost
 
 
@@ -54,7 +56,7 @@ class VerifiedRecords:
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self._known = self._read()
-        self._new: dict[str, list[str]] = {}
+        self._new: dict[str, tuple[str, str]] = {}
 
     @classmethod
     def of_this_code(cls) -> "VerifiedRecords":
@@ -67,7 +69,7 @@ class VerifiedRecords:
 
     def add(self, key: str, verified: Verified) -> None:
         """A record that passed."""
-        self._known[key] = self._new[key] = [verified.items, verified.packed]
+        self._known[key] = self._new[key] = (verified.items, verified.packed)
 
     def save(self) -> None:
         """Write what is new, beside what other builds wrote; a folder that cannot be written keeps nothing."""
@@ -76,13 +78,13 @@ class VerifiedRecords:
                 write_atomic(self.file, json.dumps({**self._read(), **self._new}))
             self._new = {}
 
-    def _read(self) -> dict[str, list[str]]:
+    def _read(self) -> dict[str, tuple[str, str]]:
         if self.file is None:
             return {}
-        with suppress(OSError, ValueError):
-            kept = json.loads(self.file.read_bytes())
-            return {key: [str(each) for each in values] for key, values in kept.items() if len(values) == 2}
-        return {}
+        try:
+            return _KEPT.validate_json(self.file.read_bytes(), strict=True)
+        except (OSError, ValueError):  # none yet, or damaged
+            return {}
 
 
 @lru_cache(maxsize=1)
@@ -94,7 +96,10 @@ def code_sha256() -> str:
         for path in sorted(path for path in root.rglob("*") if path.suffix in SOURCES and path.is_file()):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(root)} {len(content)}\n".encode() + content)
-    installed = sorted(f"{each.metadata['Name']} {each.version}" for each in distributions())
+    folders = [Path(folder) for folder in sys.path if Path(folder).is_dir()]
+    installed = sorted(
+        each.name for folder in folders for each in folder.glob("*.dist-info")
+    )  # name and version
     return hashlib.sha256(digest.digest() + "\n".join(installed).encode()).hexdigest()
 
 

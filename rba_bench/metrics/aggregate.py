@@ -126,13 +126,10 @@ def macro_rows(rows: ArrayLike, groups: Sequence[Hashable]) -> Floats:
     Corpus scores of different languages are averaged, not pooled: BLEU over two tokenizers has no meaning.
     """
     data = np.asarray(rows, dtype=np.float64)
-    names = sorted(set(groups), key=str)
-    width = data.shape[1]
-    spread = np.zeros((len(data), len(names) * width))
-    for index, name in enumerate(names):
-        member = np.array([label == name for label in groups])
-        spread[member, index * width : (index + 1) * width] = data[member]
-    return spread
+    names = {name: place for place, name in enumerate(sorted(set(groups), key=str))}
+    spread = np.zeros((len(data), len(names), data.shape[1]))
+    spread[np.arange(len(data)), [names[label] for label in groups]] = data
+    return spread.reshape(len(data), len(names) * data.shape[1])
 
 
 def summable_rows(scores: Sequence[float | Sequence[int] | None], aggregation: str) -> Floats:
