@@ -12,7 +12,13 @@ from rba_bench.leaderboard.board_files import INDEX, RECORDS, UNFINISHED, board_
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.comparing import compare_runs_by_task
 from rba_bench.leaderboard.equal_length import estimate_equal_length
-from rba_bench.leaderboard.loaded_runs import find_runs, find_unfinished_runs, open_run, without_copies
+from rba_bench.leaderboard.loaded_runs import (
+    LoadedRun,
+    find_runs,
+    find_unfinished_runs,
+    open_run,
+    without_copies,
+)
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
 from rba_bench.leaderboard.publishing import publish
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
@@ -84,6 +90,9 @@ def build_board(
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
     """
     runs = without_copies([open_run(folder) for folder in find_runs(records, out)])
+    first: dict[str, LoadedRun] = {}
+    for run in runs:
+        run.share(first.setdefault(run.record.task, run))
     count = worthwhile_workers(sum(run.record.n for run in runs)) if workers is None else workers
     with worker_processes(count) as mapped:
         known = VerifiedRecords(None) if verify_again else VerifiedRecords.of_this_code()

@@ -152,6 +152,12 @@ class LoadedRun:
             self._item_rows[metric] = rows
         return self._item_rows[metric]
 
+    def share(self, like: "LoadedRun") -> None:
+        """Hold what the record has in common with another one only once; thousands of records are held at a time."""
+        for name in ("protocol_spec", "decoding", "data", "exploits", "hardware", "versions"):
+            if getattr(like.record, name) == getattr(self.record, name):
+                setattr(self.record, name, getattr(like.record, name))
+
     def condense(self, like: "LoadedRun | None" = None) -> None:
         """Keep the scores of all metrics as arrays and forget the samples, which would fill the memory by hundreds.
 
