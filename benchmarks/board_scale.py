@@ -139,7 +139,7 @@ def main() -> None:
     chosen = parser.parse_args()
     root = chosen.out or Path(tempfile.mkdtemp(prefix="board-scale-"))
     print(
-        "| models | tasks | records | new: wall s | CPU s | known: wall s | CPU s | MiB | CPU ms a record | verify ms |"
+        "| models | tasks | records | new: wall s | CPU s | verify ms | known: wall s | CPU s | MiB | CPU ms a record |"
     )
     print("|" + " ---: |" * 10)
     try:
