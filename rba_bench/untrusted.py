@@ -123,11 +123,12 @@ def read_untrusted_file(path: Path, limit: int = MAX_JSON) -> bytes:
     except (OSError, ValueError) as error:
         kind = "is a link: copy the file itself here" if os.path.islink(path) else f"cannot be read ({error})"
         raise UserError(f"{path} {kind}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
         raise UserError(f"{path} is not an ordinary file")
     with open(descriptor, "rb") as handle:
-        data = handle.read(limit + 1)
+        data = handle.read(min(limit, facts.st_size) + 1)  # as much room is made as is asked for
     if len(data) > limit:
         raise UserError(
             f"{path} is larger than {limit // 2**20} MiB, the largest size for a file of its kind"

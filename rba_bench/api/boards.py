@@ -119,6 +119,8 @@ def leaderboard(
     ceiling: str | None = None,
     allow_partial: bool = False,
     equal_length: bool = False,
+    workers: int | None = 1,
+    verify_again: bool = False,
     progress: bool = True,
 ) -> Leaderboard:
     """Verify runs and build a board of them; the options are those of `rba-bench leaderboard build`.
@@ -130,6 +132,9 @@ def leaderboard(
         ceiling: Text LLM that modality gaps are measured from, where there are several.
         allow_partial: Include runs that were made with `limit`, marked as partial.
         equal_length: Add win rates at equal length, estimated from 12 runs or more.
+        workers: Processes; None for one a core where the records are many. A script that asks for several needs
+            `if __name__ == "__main__":`, as for all of multiprocessing.
+        verify_again: Verify every record, including those that an earlier build verified.
         progress: Show progress on stderr.
 
     Raises:
@@ -141,7 +146,8 @@ def leaderboard(
 
         records = [RUNS / "eval"] if runs is None else _run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
-        return Leaderboard(build_board(records, folder, baseline, allow_partial, ceiling, equal_length))
+        options = (baseline, allow_partial, ceiling, equal_length, workers, verify_again)
+        return Leaderboard(build_board(records, folder, *options))
 
 
 def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:

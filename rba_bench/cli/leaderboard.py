@@ -57,11 +57,27 @@ def build_board_command(
             "--reported", help="Build the tables of a paper; RECORDS is the folder with their YAML files."
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes. Default: one a core for many records, else one. The board is the same with any number.",
+            show_default=False,
+        ),
+    ] = None,
+    verify_again: Annotated[
+        bool,
+        typer.Option(
+            "--verify-again", help="Verify every record, including those that an earlier build verified."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Build a leaderboard: tables in Markdown and CSV.
 
-    Verifies every record first. Only runs with the same protocol share a table.
+    Verifies every record first, once. Only runs with the same protocol share a table.
     """
     if reported:
         _build_reported(records or [], out, as_json)
@@ -70,7 +86,14 @@ def build_board_command(
         from rba_bench.leaderboard.board import build_board
 
         result = build_board(
-            records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
+            records or [RUNS / "eval"],
+            out or OUT,
+            baseline,
+            allow_partial,
+            ceiling,
+            equal_length,
+            workers,
+            verify_again,
         )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})

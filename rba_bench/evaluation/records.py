@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -34,7 +36,6 @@ from rba_bench.untrusted import (
     parse_untrusted_json,
     plain,
     read_untrusted_file,
-    read_untrusted_json,
     unpack_gzip,
 )
 
@@ -131,6 +132,22 @@ class Sample(_Record):
     def values(self) -> dict[str, Any]:
         """JSON values of the fields that differ from their defaults, and of all that have none."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+@dataclass(slots=True)
+class ScoredItem:
+    """What boards need of a sample: which item it is, and its scores; see `Sample`."""
+
+    doc_id: int
+    group: str
+    cluster: str
+    audio_sha256: str
+    target_lang: str
+    scores: dict[str, float | list[int]]
+
+
+_SAMPLES = TypeAdapter(list[Sample])
+_SCORED_ITEMS = TypeAdapter(list[ScoredItem])
 
 
 class MetricValue(_Record):
@@ -326,10 +343,16 @@ def read_record(path: Path | str) -> RunRecord:
     Raises:
         UserError: no record there, or not one of this schema.
     """
+    return read_record_bytes(path)[0]
+
+
+def read_record_bytes(path: Path | str) -> tuple[RunRecord, bytes]:
+    """The same with the content of the file."""
     file = Path(path)
     file = file / RUN_FILE if file.is_dir() else file
     try:
-        return RunRecord.model_validate(read_untrusted_json(file), strict=True)
+        data = read_untrusted_file(file)
+        return RunRecord.model_validate(parse_untrusted_json(data), strict=True), data
     except FileNotFoundError as error:
         raise UserError(
             f"no run record at {file}: the run has not finished, repeat its command to resume"
@@ -387,3 +410,21 @@ def parse_samples(data: bytes, folder: Path) -> Iterator[Sample]:
                 yield Sample.model_validate(parse_untrusted_json(line), strict=True)
     except ValueError as error:
         raise UserError(f"{folder}: {SAMPLES_FILE} is damaged: {first_fault(error)}") from error
+
+
+def parse_checked_samples(data: bytes) -> list[Sample]:
+    """The samples in lines that `parse_samples` has read before, several times faster.
+
+    Raises:
+        ValueError: a line is no sample. What else `parse_samples` refuses (a key that occurs twice) is not seen.
+    """
+    return _SAMPLES.validate_json(_json_array(data), strict=True)
+
+
+def parse_checked_items(data: bytes) -> list[ScoredItem]:
+    """The same without the texts, faster again."""
+    return _SCORED_ITEMS.validate_json(_json_array(data), strict=True)
+
+
+def _json_array(lines: bytes) -> bytes:
+    return b"[" + b",".join(line for line in lines.split(b"\n") if line.strip()) + b"]"

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 from rba_bench.errors import UserError
 from rba_bench.files import inside, write_atomic
 from rba_bench.leaderboard.board_files import INDEX, RECORDS, UNFINISHED, board_warnings, render_board
-from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
+from rba_bench.leaderboard.board_groups import BoardGroup
+from rba_bench.leaderboard.comparing import compare_runs_by_task
 from rba_bench.leaderboard.equal_length import estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import (
+    LoadedRun,
     find_runs,
     find_unfinished_runs,
-    load_checked_run,
+    open_run,
     without_copies,
 )
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
+from rba_bench.leaderboard.publishing import publish
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
-from rba_bench.leaderboard.verify import refuse_faulty
+from rba_bench.leaderboard.verified_records import VerifiedRecords, refuse_differing_items, verify_once
+from rba_bench.leaderboard.worker_processes import worker_processes, worthwhile_workers
 from rba_bench.untrusted import read_untrusted_json
 
 if TYPE_CHECKING:
@@ -63,6 +67,8 @@ def build_board(
     allow_partial: bool = False,
     ceiling: str | None = None,
     equal_length: bool = False,
+    workers: int | None = 1,
+    verify_again: bool = False,
 ) -> BuildResult:
     """Verify run records, compare them, and write the board.
 
@@ -76,44 +82,55 @@ def build_board(
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
         ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
         equal_length: Estimate win rates at equal length from the runs of each table, where these are enough.
+        workers: Processes; None for one a core where the records are many. Their number changes no byte. A script
+            that asks for several needs `if __name__ == "__main__":`, as for all of multiprocessing.
+        verify_again: Verify records, too, that passed before, see `verified_records`.
 
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
     """
-    runs = without_copies([load_checked_run(folder) for folder in find_runs(records, out)])
-    refuse_faulty(runs)
-    partial = [run for run in runs if run.record.partial]
-    if partial and not allow_partial:
-        raise UserError(
-            f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
-            "evaluate it without --limit, or pass --allow-partial to have it marked"
-        )
-    groups = tuple(group_runs(runs, baseline_row, ceiling))
-    estimates = [estimate_equal_length(group) for group in groups] if equal_length else []
-    unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
-    warnings = unfinished + board_warnings(groups, baseline_row, estimates)
-    options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
-    contents, data = render_board(runs, groups, warnings, options, estimates)
-    targets = {name: inside(out, name) for name in contents}
-    _remove_stale_files(out, set(contents))
-    for name, content in contents.items():
-        write_atomic(targets[name], content)
-    return BuildResult(out, tuple(out / name for name in sorted(contents)), groups, warnings, data)
-
-
-def _remove_stale_files(out: Path, current: set[str]) -> None:
-    """Delete what an earlier build listed as its own and this one does not write; nothing that no build makes."""
-    if not (out / RECORDS).is_file():
-        return
-    try:
-        names = read_untrusted_json(out / RECORDS)["files"]
-        stale = [name for name in names if name not in current and _BOARD_FILE.fullmatch(name)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
-    for name in stale:
-        file = out / name
+    runs = without_copies([open_run(folder) for folder in find_runs(records, out)])
+    first: dict[str, LoadedRun] = {}
+    for run in runs:
+        run.share(first.setdefault(run.record.task, run))
+    count = worthwhile_workers(sum(run.record.n for run in runs)) if workers is None else workers
+    with worker_processes(count) as mapped:
+        known = VerifiedRecords(None) if verify_again else VerifiedRecords.of_this_code()
+        verified = verify_once(runs, known, mapped)
+        refuse_differing_items(runs, verified)
+        partial = [run for run in runs if run.record.partial]
+        if partial and not allow_partial:
+            raise UserError(
+                f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
+                "evaluate it without --limit, or pass --allow-partial to have it marked"
+            )
+        groups = compare_runs_by_task(runs, baseline_row, ceiling, mapped)
+        runs = [run for group in groups for run in group.runs]
+        estimates = [estimate_equal_length(group) for group in groups] if equal_length else []
+        unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
+        warnings = unfinished + board_warnings(groups, baseline_row, estimates)
+        options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
+        contents, data = render_board(runs, groups, warnings, options, estimates)
+        targets = {name: inside(out, name) for name in contents}
+        stale = _stale_files(out, set(data["files"]))
+        publish(runs, {run: verified[run.record_sha256].packed for run in runs}, out, mapped)
+    for file in stale:
         if file.is_file() and file.resolve().is_relative_to(out.resolve()):
             file.unlink()
+    for name, content in contents.items():
+        write_atomic(targets[name], content)
+    return BuildResult(out, tuple(out / name for name in data["files"]), groups, warnings, data)
+
+
+def _stale_files(out: Path, current: set[str]) -> list[Path]:
+    """What an earlier build listed as its own and this one does not write; nothing that no build makes."""
+    if not (out / RECORDS).is_file():
+        return []
+    try:
+        names = read_untrusted_json(out / RECORDS)["files"]
+        return [out / name for name in names if name not in current and _BOARD_FILE.fullmatch(name)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
 
 
 def print_board(result: BuildResult, console: "Console | None" = None) -> None:

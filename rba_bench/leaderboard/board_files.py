@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack_samples
+from rba_bench.evaluation.records import RUN_FILE
 from rba_bench.files import inside
-from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
+from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import breakdown_rows, flat_rows
+from rba_bench.leaderboard.comparing import compare_runs_by_task
 from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
+from rba_bench.leaderboard.publishing import published_files
 from rba_bench.leaderboard.tables import csv_text, json_text, rounded
 from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
 
@@ -43,7 +45,7 @@ def render_board(
     options: Mapping[str, Any],
     estimates: Sequence[EqualLength | str] = (),
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Every file of a board by its name, and what `records.json` holds.
+    """Every file of a board but the runs (see `publishing`) by its name, and what `records.json` holds.
 
     Args:
         runs: All runs.
@@ -62,7 +64,7 @@ def render_board(
     tables[BREAKDOWN] = [row for group in groups for row in breakdown_rows(group)]
     tables[EQUAL_LENGTH] = [row for estimate in equal_length for row in estimate.flat_rows()]
     contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
-    contents |= _published_runs(runs)
+    published = published_files(runs)
     data = {
         "schema_version": SCHEMA_VERSION,
         "track": groups[0].record.track,
@@ -78,27 +80,12 @@ def render_board(
              "run_id": run.record.run_id}
             for run in sorted(runs, key=published_folder)
         ],
-        "files": sorted([INDEX, RECORDS, *contents]),
+        "files": sorted([INDEX, RECORDS, *contents, *published]),
         "options": dict(options),
     }  # fmt: skip
     contents[INDEX] = index_page(sections, runs, warnings, equal_length).encode()
     contents[RECORDS] = json_text(data).encode()
     return contents, data
-
-
-def _published_runs(runs: Sequence[LoadedRun]) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    folders: dict[str, LoadedRun] = {}
-    for run in runs:
-        folder = published_folder(run)
-        first = folders.setdefault(folder.casefold(), run)  # some file systems do not tell a from A
-        if first is not run:
-            raise UserError(
-                f"{first.folder} and {run.folder} would be published into one folder; rename one model"
-            )
-        files[f"{folder}/{RUN_FILE}"] = run.record_bytes
-        files[f"{folder}/{PACKED_FILE}"] = pack_samples(run.sample_bytes)
-    return files
 
 
 def board_warnings(
@@ -128,8 +115,9 @@ def board_differences(board: Path) -> Iterator[str]:
         data = read_untrusted_json(board / RECORDS)
         options = data.get("options") or {}
         baseline, warnings = str(data["baseline"]), [str(each) for each in data["warnings"]]
-        runs = without_copies([load_checked_run(folder) for folder in find_runs([board / PUBLISHED])])
-        groups = group_runs(runs, baseline, options.get("ceiling"))
+        runs = without_copies([_checked(folder) for folder in find_runs([board / PUBLISHED])])
+        groups = compare_runs_by_task(runs, baseline, options.get("ceiling"), map)
+        runs = [run for group in groups for run in group.runs]
         estimates = [estimate_equal_length(group) for group in groups] if options.get("equal_length") else []
         expected_warnings = board_warnings(groups, baseline, estimates)
         contents, _ = render_board(runs, groups, warnings, options, estimates)
@@ -139,8 +127,6 @@ def board_differences(board: Path) -> Iterator[str]:
     if sorted(expected_warnings) != sorted(each for each in warnings if not each.endswith(UNFINISHED)):
         yield f"{RECORDS} has other warnings than the records give"
     for name, content in sorted(contents.items()):
-        if name.startswith(f"{PUBLISHED}/"):
-            continue
         try:
             published = read_untrusted_file(inside(board, name))
         except FileNotFoundError:
@@ -152,6 +138,12 @@ def board_differences(board: Path) -> Iterator[str]:
                 continue
             fault = "is not what the records give"
         yield f"{name} {fault}: rba-bench leaderboard build {board} --out {board}"
+
+
+def _checked(folder: Path) -> LoadedRun:
+    run = load_checked_run(folder)
+    run.release()
+    return run
 
 
 def _equal_texts(a: str, b: str) -> bool:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.lengths import MeanLengths, mean_lengths
+from rba_bench.evaluation.lengths import MeanLengths, is_win_rate, mean_lengths
 from rba_bench.evaluation.metric import RANKING
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
 from rba_bench.evaluation.task_registry import ORDER
 from rba_bench.files import sha256_json
+from rba_bench.leaderboard.board_ranks import model_bands
 from rba_bench.leaderboard.loaded_runs import (
     CEILING,
     KINDS,
@@ -21,9 +22,8 @@ from rba_bench.leaderboard.loaded_runs import (
     reference_names,
 )
 from rba_bench.leaderboard.pairing import ResampledScores, RunPair
-from rba_bench.metrics.bootstrap import bootstrap_corpus
 from rba_bench.metrics.interval import Interval
-from rba_bench.metrics.paired import RankBand, difference_of_intervals, rank_bands
+from rba_bench.metrics.paired import RankBand
 from rba_bench.metrics.wer import primary_error
 from rba_bench.untrusted import plain
 
@@ -130,6 +130,12 @@ class BoardGroup:
 
         return sorted(rows, key=place)
 
+    def release(self) -> None:
+        """Forget what `rows` was computed from; it is computed again if another difference is asked for."""
+        self._resampled, self._pairs = ResampledScores(), {}
+        for run in self.runs:
+            run.release()
+
     @property
     def without_ceiling(self) -> list[str]:
         """Labels of the runs that should have a modality gap and have none, as several ceilings might be theirs."""
@@ -161,7 +167,7 @@ class BoardGroup:
     def _row(self, index: int, bands: dict[str, RankBand]) -> BoardRow:
         run = self.runs[index]
         baseline, ceiling = self._partner(index, self._baselines), self._ceiling_of(index)
-        lengths = {metric: mean_lengths(run.samples, metric) for metric in self.metrics}
+        lengths = {metric: _lengths(run, metric) for metric in self.metrics}
         return BoardRow(
             run,
             self.labels[index],
@@ -201,33 +207,24 @@ class BoardGroup:
         return candidates[0] if len(candidates) == 1 else None
 
     def _rank_bands(self, models: Sequence[int], metric: str) -> list[RankBand]:
-        """Bands that hold together: pairs on the same items, else (a partial run) by the scores' own intervals."""
-        own_scores: dict[int, tuple[Interval, int]] = {}
+        def difference(i: int, j: int) -> Interval | None:
+            return self.difference(models[i], models[j], metric)
 
-        def own_score(index: int) -> tuple[Interval, int]:
-            """A run's score with its interval, computed from its samples, and the number of clusters."""
-            if index not in own_scores:
-                run = self.runs[index]
-                scored = run.has_score(metric)
-                clusters = [item.cluster for item, keep in zip(run.samples, scored, strict=True) if keep]
-                rows, score = run.rows(metric)
-                scale = run.record.metrics[metric].scale
-                interval = bootstrap_corpus(rows[scored], score, clusters, scale=scale)
-                own_scores[index] = (interval, len(set(clusters)))
-            return own_scores[index]
-
-        def difference(i: int, j: int) -> Interval:
-            paired = self.difference(models[i], models[j], metric)
-            if paired is not None:
-                return paired
-            (a, clusters_a), (b, clusters_b) = own_score(models[i]), own_score(models[j])
-            return difference_of_intervals(a, b, min(clusters_a, clusters_b))
-
-        return rank_bands(len(models), difference, self.record.metrics[metric].higher_is_better)
+        return model_bands([self.runs[index] for index in models], metric, difference, self._resampled)
 
 
 def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
     """Runs sorted into groups by task, protocol hash and test set.
+
+    Raises:
+        UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
+    """
+    check_runs(runs, ceiling)
+    return in_order(form_groups(runs, baseline, ceiling))
+
+
+def check_runs(runs: Sequence[LoadedRun], ceiling: str | None) -> None:
+    """Refuse what cannot share a board.
 
     Raises:
         UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
@@ -243,14 +240,22 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
         raise UserError(
             f"records of the tracks {' and '.join(tracks)} cannot share a leaderboard: build one for each track"
         )
+
+
+def form_groups(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
+    """Groups of runs that were checked together; all runs of one task decide its groups, whatever the other tasks."""
     by_key: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
         by_key.setdefault(group_key(run.record), []).append(run)
-    groups = [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
+    return [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
 
-    def place(group: BoardGroup) -> tuple[int, str, str]:
-        benchmark = group.record.benchmark
-        return ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark, group.task
+
+def in_order(groups: Sequence[BoardGroup]) -> list[BoardGroup]:
+    """Groups in the order of a board: benchmarks in their usual order, then by task."""
+
+    def place(group: BoardGroup) -> tuple[int, str, str, GroupKey]:
+        benchmark, key = group.record.benchmark, (group.task, group.protocol_hash, group.data_hash)
+        return ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark, group.task, key
 
     return sorted(groups, key=place)
 
@@ -258,11 +263,21 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
 def _primary_metric(run: LoadedRun) -> str:
     """The metric that a task is ranked by; languages written without spaces go by characters."""
     metrics = list(run.record.metrics)
-    errors = {primary_error(sample.target_lang) for sample in run.samples}
+    errors = {primary_error(lang) for lang in run.target_langs}
     if errors == {"cer"} and "cer" in metrics:
         return "cer"
     trusted = [m for m in metrics if not m.startswith(LENGTH_CONTROLLED) or _is_trusted(run.record, m)]
     return next((metric for metric in RANKING if metric in trusted), [*trusted, *metrics][0])
+
+
+def _lengths(run: LoadedRun, metric: str) -> MeanLengths | None:
+    """Of a win rate, as recorded; records of earlier versions do not say."""
+    value = run.record.metrics[metric]
+    if not is_win_rate(metric):
+        return None
+    if value.mean_length is None or value.baseline_mean_length is None:
+        return mean_lengths(run.samples, metric)
+    return MeanLengths(value.mean_length, value.baseline_mean_length, value.n)
 
 
 def _is_trusted(record: RunRecord, metric: str) -> bool:

@@ -19,12 +19,15 @@ from rba_bench.evaluation.records import (
     SAMPLES_FILE,
     RunRecord,
     Sample,
+    ScoredItem,
+    parse_checked_items,
+    parse_checked_samples,
     parse_samples,
-    read_record,
+    read_record_bytes,
     sample_bytes,
 )
 from rba_bench.files import sha256_bytes
-from rba_bench.metrics.aggregate import WIDTHS, MacroScore, macro_rows, score_function
+from rba_bench.metrics.aggregate import resampling_rows, summable_rows
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.untrusted import plain, read_untrusted_file
 
@@ -36,23 +39,60 @@ KINDS = (MODEL, *REFERENCES.values())
 _WITH_PARTS = ("text", "cascade")  # also `text:<llm>`, `cascade:<whisper>+<llm>`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedRun:
-    """A record with the samples it was computed from.
+    """A record, and the samples it was computed from, which are read when they are first asked for.
 
     Attributes:
         record: Content of `run.json`.
-        samples: All samples, in the order of the test set.
         folder: The run folder.
-        record_bytes: `run.json` as it is on disk, for publishing unchanged.
-        sample_bytes: `samples.jsonl` as it was written.
+        record_sha256: Hash of `run.json`.
     """
 
     record: RunRecord
-    samples: tuple[Sample, ...]
     folder: Path
-    record_bytes: bytes
-    sample_bytes: bytes
+    record_sha256: str
+
+    @cached_property
+    def record_bytes(self) -> bytes:
+        """`run.json` as it is on disk, for publishing unchanged.
+
+        Raises:
+            UserError: it was changed since it was read first.
+        """
+        data = read_untrusted_file(self.folder / RUN_FILE)
+        if sha256_bytes(data) != self.record_sha256:
+            raise UserError(f"{self.folder / RUN_FILE} was changed meanwhile: repeat the command")
+        return data
+
+    @cached_property
+    def sample_bytes(self) -> bytes:
+        """`samples.jsonl` as it was written.
+
+        Raises:
+            UserError: they are not those of the record.
+        """
+        data = sample_bytes(self.folder)
+        if sha256_bytes(data) != self.record.samples_sha256:
+            raise UserError(
+                f"{self.folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
+            )
+        return data
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples, in the order of the test set. The record must have been checked, see `load_checked_run`."""
+        return in_order(parse_checked_samples(self.sample_bytes))
+
+    def release(self) -> None:
+        """Forget everything but the record; it is read again if it is asked for."""
+        kept = self.__getstate__()
+        vars(self).clear()
+        vars(self).update(kept)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What goes to another process: no samples."""
+        return {"record": self.record, "folder": self.folder, "record_sha256": self.record_sha256}
 
     @property
     def name(self) -> str:
@@ -60,17 +100,40 @@ class LoadedRun:
         return plain(self.record.model["name"])
 
     @cached_property
+    def scored_items(self) -> tuple[Sample | ScoredItem, ...]:
+        """Identity and scores of all samples, in the order of the test set; without their texts if nobody asked."""
+        if "samples" in vars(self):
+            return self.samples
+        return tuple(sorted(parse_checked_items(self.sample_bytes), key=lambda item: item.doc_id))
+
+    @cached_property
     def items(self) -> ItemKeys:
         """Position, clip, cluster and group of every item. Runs with equal items can be paired."""
-        return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.samples)
+        return tuple((item.doc_id, item.audio_sha256, item.cluster, item.group) for item in self.scored_items)
+
+    @cached_property
+    def clusters(self) -> tuple[str, ...]:
+        """Cluster of every item."""
+        return tuple(item[2] for item in self.items)
+
+    @cached_property
+    def target_langs(self) -> frozenset[str]:
+        """Languages of the answers."""
+        return frozenset(item.target_lang for item in self.scored_items)
 
     @cached_property
     def _item_rows(self) -> dict[str, Floats]:
         return {}
 
+    @cached_property
+    def _has_score(self) -> dict[str, NDArray[np.bool_]]:
+        return {}
+
     def has_score(self, metric: str) -> NDArray[np.bool_]:
         """Which items have a score of `metric`, `[n]`; the others have no audio, no reply or no verdict."""
-        return np.array([metric in sample.scores for sample in self.samples])
+        if metric not in self._has_score:
+            self._has_score[metric] = np.array([metric in item.scores for item in self.scored_items])
+        return self._has_score[metric]
 
     def item_rows(self, metric: str) -> Floats:
         """Summable rows of a metric `[n, k]`, one per item in the order of the test set; zeros where there is no score.
@@ -81,13 +144,33 @@ class LoadedRun:
         if metric not in self._item_rows:
             aggregation = self.record.metrics[metric].aggregation
             try:
-                rows = summable_rows([sample.scores.get(metric) for sample in self.samples], aggregation)
+                rows = summable_rows([item.scores.get(metric) for item in self.scored_items], aggregation)
             except ValueError as error:
                 raise UserError(
                     f"{self.folder}: {metric} cannot be computed from its samples: {error}"
                 ) from error
             self._item_rows[metric] = rows
         return self._item_rows[metric]
+
+    def share(self, like: "LoadedRun") -> None:
+        """Hold what the record has in common with another one only once; thousands of records are held at a time."""
+        for name in ("protocol_spec", "decoding", "data", "exploits", "hardware", "versions"):
+            if getattr(like.record, name) == getattr(self.record, name):
+                setattr(self.record, name, getattr(like.record, name))
+
+    def condense(self, like: "LoadedRun | None" = None) -> None:
+        """Keep the scores of all metrics as arrays and forget the samples, which would fill the memory by hundreds.
+
+        Args:
+            like: A condensed run on the same items, if there is one, whose names of items are shared.
+        """
+        for metric in self.record.metrics:
+            self.has_score(metric), self.item_rows(metric)
+        if like is not None and like.items == self.items:
+            vars(self).update(items=like.items, clusters=like.clusters)
+        self.clusters, self.target_langs  # noqa: B018  read before the samples go
+        for name in ("samples", "scored_items", "sample_bytes", "record_bytes"):
+            vars(self).pop(name, None)
 
     def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
         """Summable rows as they are resampled, and the score of their sum; see `resampling_rows`.
@@ -96,43 +179,8 @@ class LoadedRun:
             UserError: the samples do not hold what the record's aggregation needs.
         """
         value = self.record.metrics[metric]
-        groups = [sample.group for sample in self.samples] if value.macro else None
+        groups = [item[3] for item in self.items] if value.macro else None
         return resampling_rows(self.item_rows(metric), value.aggregation, groups)
-
-
-def summable_rows(scores: Sequence[float | Sequence[int] | None], aggregation: str) -> Floats:
-    """Item scores as rows `[n, k]` whose sum gives the corpus score; an item without a score is a row of zeros.
-
-    Raises:
-        ValueError: an unknown aggregation, or statistics of another width.
-    """
-    score_function(aggregation)  # refuses an unknown one
-    width = WIDTHS[aggregation]
-    rows: list[Sequence[float]] = []
-    for score in scores:
-        row = [0.0] * width if score is None else score
-        if isinstance(row, int | float):
-            row = [float(row), 1.0]
-        if len(row) != width:
-            raise ValueError(f"a row of {len(row)} statistics where {width} are needed")
-        rows.append(row)
-    return np.asarray(rows, dtype=np.float64)
-
-
-def resampling_rows(
-    rows: Floats, aggregation: str, groups: Sequence[int | str] | None
-) -> tuple[Floats, ScoreFn]:
-    """Rows as they are resampled, and the score of their sum; a macro average has a block of columns per group.
-
-    Args:
-        rows: Summable rows `[n, k]`.
-        aggregation: How sums become a score.
-        groups: Group of each item `[n]` for the mean over groups, None for one score over all items.
-    """
-    score = score_function(aggregation)
-    if groups is None:
-        return rows, score
-    return macro_rows(rows, groups), MacroScore(score, rows.shape[1])
 
 
 def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
@@ -165,25 +213,36 @@ def find_unfinished_runs(paths: Iterable[Path]) -> list[Path]:
     return sorted({folder for folder in samples if not (folder / RUN_FILE).exists()})
 
 
+def open_run(folder: Path) -> LoadedRun:
+    """A run of which only the record is read; nothing is known yet of its samples.
+
+    Raises:
+        UserError: there is no record, or it is not one of this schema.
+    """
+    record, data = read_record_bytes(folder)
+    return LoadedRun(record, folder, sha256_bytes(data))
+
+
+def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Samples in the order of the test set."""
+    return tuple(sorted(samples, key=lambda sample: sample.doc_id))
+
+
 def load_checked_run(folder: Path) -> LoadedRun:
     """Load one run and check it: hash of the samples, their number, and every metric recomputed from them.
 
     Raises:
         UserError: something is missing, damaged, or does not follow from the samples.
     """
-    record = read_record(folder)
-    data = sample_bytes(folder)
-    if sha256_bytes(data) != record.samples_sha256:
-        raise UserError(
-            f"{folder}: the samples are not the ones that {RUN_FILE} was computed from (hash differs)"
-        )
-    samples = tuple(sorted(parse_samples(data, folder), key=lambda sample: sample.doc_id))
+    run = open_run(folder)
+    record = run.record
+    samples = in_order(parse_samples(run.sample_bytes, folder))
     if len({sample.doc_id for sample in samples}) != len(samples) or len(samples) != record.n:
         raise UserError(f"{folder}: {record.n} items recorded, {len(samples)} samples found, or some twice")
     counts = Counter(sample.status for sample in samples)
     if {status: count for status, count in record.statuses.items() if count} != dict(counts):
         raise UserError(f"{folder}: statuses recorded {record.statuses}, counted {dict(counts)}")
-    run = LoadedRun(record, samples, folder, read_untrusted_file(folder / RUN_FILE), data)
+    vars(run)["samples"] = samples  # of lines that nobody has checked before
     for metric, recorded in record.metrics.items():
         n = int(run.has_score(metric).sum())
         if (recorded.n, recorded.n_missing) != (n, len(samples) - n):
@@ -209,7 +268,7 @@ def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     distinct: dict[tuple[str, str], LoadedRun] = {}
     for run in runs:
         first = distinct.setdefault((run.name, run.record.run_id), run)
-        if first.record_bytes != run.record_bytes:
+        if first.record_sha256 != run.record_sha256:
             raise UserError(f"{first.folder} and {run.folder} are different records of one run; remove one")
     return list(distinct.values())
 

@@ -176,7 +176,7 @@ class RunPair:
         )
 
     def _clusters(self, left: Positions) -> list[str]:
-        return [self.first.samples[item].cluster for item in left]
+        return [self.first.clusters[item] for item in left]
 
 
 def _common_items(first: LoadedRun, second: LoadedRun, across: bool) -> tuple[Positions, Positions]:

@@ -6,7 +6,6 @@ are those of the evaluation.
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from rba_bench.evaluation.scorers.registry import JUDGES, SCORERS, add_scores
 from rba_bench.evaluation.scorers.scorer import Scorer, ScorerOptions
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics.text import is_blank
-from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply
+from rba_bench.textlm.judging import IN_MEMORY, JudgeModel, Message, Question, Reply
 from rba_bench.untrusted import plain
 
 # What scoring a forged item may raise; anything else is a fault of ours
@@ -214,13 +213,12 @@ def recompute(
             unjudged.append(_score_unjudged(sample, stops))
         except UNSCORABLE as error:
             return Recomputed(faults=(f"item {sample.id} cannot be scored: {error!r}",))
-    with tempfile.TemporaryDirectory() as votes:
-        options = ScorerOptions(cache=Path(votes), data_dir=data_dir)
-        scorers = _Scorers(run.record, run.samples, config, options)
-        try:
-            samples, judged, reports = add_scores(unjudged, scorers.scorers)
-        except UNSCORABLE as error:
-            return Recomputed(faults=(*scorers.faults, f"its votes cannot be counted: {error!r}"))
+    options = ScorerOptions(cache=IN_MEMORY, data_dir=data_dir)
+    scorers = _Scorers(run.record, run.samples, config, options)
+    try:
+        samples, judged, reports = add_scores(unjudged, scorers.scorers)
+    except UNSCORABLE as error:
+        return Recomputed(faults=(*scorers.faults, f"its votes cannot be counted: {error!r}"))
     recorded_metrics = [
         replace(metric_named(name), signature=run.record.metrics[name].signature)
         for name in scorers.not_computed

@@ -15,6 +15,7 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.sources import source as sources
 from rba_bench.evaluation.sources.small import small_texts
 from rba_bench.evaluation.task_registry import TaskSpec
+from rba_bench.files import sha256_json
 from rba_bench.installing import extra
 from rba_bench.leaderboard.board_groups import data_hash
 from rba_bench.leaderboard.loaded_runs import LoadedRun
@@ -29,8 +30,12 @@ NOT_OPTIONS = ("source", "testset", "data")
 @lru_cache(maxsize=1024)
 def shipped_task(name: str) -> TaskSpec | None:
     """The task of a name that comes with rba-bench, or that can be made of one; None for other tasks."""
-    tasks = {spec.name: spec for spec in task_registry.list_tasks()}
-    return tasks.get(name) or next(iter(task_registry.generated_task(name)), None)
+    return _shipped_tasks().get(name) or next(iter(task_registry.generated_task(name)), None)
+
+
+@lru_cache(maxsize=1)
+def _shipped_tasks() -> dict[str, TaskSpec]:
+    return {spec.name: spec for spec in task_registry.list_tasks()}
 
 
 @dataclass(frozen=True)
@@ -143,13 +148,22 @@ def has_paired_clips(spec: TaskSpec | None) -> bool:
     return kwargs.get("source") == "dowis" and kwargs.get("form") != "written"
 
 
-def shared_test_set_faults(runs: Sequence[LoadedRun]) -> dict[int, list[str]]:
-    """Faults by position in `runs`: items in which a run differs from most others on the same test set."""
+def shared_test_set_faults(
+    runs: Sequence[LoadedRun], items: Sequence[str] | None = None
+) -> dict[int, list[str]]:
+    """Faults by position in `runs`: items in which a run differs from most others on the same test set.
+
+    Args:
+        runs: All runs.
+        items: `items_sha256` of each run, where it is known; runs of equal hashes need not be read.
+    """
     test_sets: dict[tuple[str, str], list[int]] = {}
     for position, run in enumerate(runs):
         test_sets.setdefault((run.record.benchmark, data_hash(run.record)), []).append(position)
     differing: dict[int, list[str]] = {}
     for positions in test_sets.values():
+        if items is not None and len({items[i] for i in positions}) == 1:
+            continue
         longest = max(len(runs[i].samples) for i in positions) if len(positions) > 1 else 0
         for item in range(longest):
             facts = {i: _item_facts(runs[i].samples[item]) for i in positions if item < len(runs[i].samples)}
@@ -161,6 +175,11 @@ def shared_test_set_faults(runs: Sequence[LoadedRun]) -> dict[int, list[str]]:
         i: [f"{len(ids)} items differ from other records on the same test set (first: {ids[0]})"]
         for i, ids in differing.items()
     }
+
+
+def items_sha256(run: LoadedRun) -> str:
+    """Hash of what all items of a run say, in order."""
+    return sha256_json([_item_facts(sample) for sample in run.samples])
 
 
 def _item_facts(sample: Sample) -> tuple[Any, ...]:

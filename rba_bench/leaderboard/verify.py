@@ -134,24 +134,25 @@ def verify_records(paths: Sequence[Path], data_dir: Path | None = None) -> Verif
         UserError: a path does not exist, or holds no record.
     """
     runs: dict[Path, LoadedRun] = {}
-    unreadable: dict[Path, str] = {}
-    folders = loaded_runs.find_runs(paths)
-    for folder in folders:
+    items: dict[Path, str] = {}
+    verdicts: dict[Path, RecordVerdict] = {}
+    for folder in loaded_runs.find_runs(paths):
         try:
-            runs[folder] = loaded_runs.load_checked_run(folder)
+            run = loaded_runs.load_checked_run(folder)
         except UserError as error:
             message = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder / RUN_FILE} ")
-            unreadable[folder] = plain(message, LONGEST)
-    faults = test_sets.shared_test_set_faults(list(runs.values()))
-    shared = {folder: faults.get(position, []) for position, folder in enumerate(runs)}
-    verdicts = []
-    for folder in folders:
-        if folder in runs:
-            verdicts.append(verify_run(runs[folder], data_dir, shared[folder]))
+            verdicts[folder] = RecordVerdict(folder, None, (plain(message, LONGEST),))
         else:
-            verdicts.append(RecordVerdict(folder, None, (unreadable[folder],)))
+            runs[folder], verdicts[folder] = run, verify_run(run, data_dir)
+            items[folder] = test_sets.items_sha256(run)
+            run.release()  # the samples of one run are in memory at a time
+    compared = test_sets.shared_test_set_faults(list(runs.values()), list(items.values()))
+    for position, faults in compared.items():
+        folder, record = list(runs)[position], list(runs.values())[position].record
+        if not checks.version_fault(record, shipped_task(record.task), folder):
+            verdicts[folder] = replace(verdicts[folder], faults=(*verdicts[folder].faults, *faults))
     boards = {str(path): tuple(board_differences(path)) for path in paths if (path / RECORDS).is_file()}
-    return Verification(tuple(verdicts), boards, tuple(runs.values()))
+    return Verification(tuple(verdicts.values()), boards, tuple(runs.values()))
 
 
 def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[str] = ()) -> RecordVerdict:
@@ -242,10 +243,22 @@ def refuse_faulty(runs: Sequence[LoadedRun]) -> None:
     """
     shared = test_sets.shared_test_set_faults(runs)
     for position, run in enumerate(runs):
-        verdict = verify_run(run, None, shared.get(position, ()))
-        if not verdict.ok:
-            more = len(verdict.faults) - 1
-            rest = f" (and {more} more: rba-bench leaderboard verify {run.folder})" if more else ""
-            raise UserError(f"{run.folder}: {verdict.faults[0]}{rest}")
-        if verdict.unscored:
-            raise MissingPrerequisite(f"{run.folder} cannot be verified: {verdict.unscored}")
+        if fault := fault_of(run, shared.get(position, ())):
+            raise fault
+
+
+def fault_of(run: LoadedRun, shared: Sequence[str] = ()) -> UserError | MissingPrerequisite | None:
+    """Why a run may not stand on a board, None if it may.
+
+    Args:
+        run: As loaded.
+        shared: Faults found by comparing it with other runs.
+    """
+    verdict = verify_run(run, None, shared)
+    if not verdict.ok:
+        more = len(verdict.faults) - 1
+        rest = f" (and {more} more: rba-bench leaderboard verify {run.folder})" if more else ""
+        return UserError(f"{run.folder}: {verdict.faults[0]}{rest}")
+    if verdict.unscored:
+        return MissingPrerequisite(f"{run.folder} cannot be verified: {verdict.unscored}")
+    return None

@@ -126,13 +126,45 @@ def macro_rows(rows: ArrayLike, groups: Sequence[Hashable]) -> Floats:
     Corpus scores of different languages are averaged, not pooled: BLEU over two tokenizers has no meaning.
     """
     data = np.asarray(rows, dtype=np.float64)
-    names = sorted(set(groups), key=str)
-    width = data.shape[1]
-    spread = np.zeros((len(data), len(names) * width))
-    for index, name in enumerate(names):
-        member = np.array([label == name for label in groups])
-        spread[member, index * width : (index + 1) * width] = data[member]
-    return spread
+    names = {name: place for place, name in enumerate(sorted(set(groups), key=str))}
+    spread = np.zeros((len(data), len(names), data.shape[1]))
+    spread[np.arange(len(data)), [names[label] for label in groups]] = data
+    return spread.reshape(len(data), len(names) * data.shape[1])
+
+
+def summable_rows(scores: Sequence[float | Sequence[int] | None], aggregation: str) -> Floats:
+    """Item scores as rows `[n, k]` whose sum gives the corpus score; an item without a score is a row of zeros.
+
+    Raises:
+        ValueError: an unknown aggregation, or statistics of another width.
+    """
+    score_function(aggregation)  # refuses an unknown one
+    width = WIDTHS[aggregation]
+    rows: list[Sequence[float]] = []
+    for score in scores:
+        row = [0.0] * width if score is None else score
+        if isinstance(row, int | float):
+            row = [float(row), 1.0]
+        if len(row) != width:
+            raise ValueError(f"a row of {len(row)} statistics where {width} are needed")
+        rows.append(row)
+    return np.asarray(rows, dtype=np.float64)
+
+
+def resampling_rows(
+    rows: Floats, aggregation: str, groups: Sequence[int | str] | None
+) -> tuple[Floats, ScoreFn]:
+    """Rows as they are resampled, and the score of their sum; a macro average has a block of columns per group.
+
+    Args:
+        rows: Summable rows `[n, k]`.
+        aggregation: How sums become a score.
+        groups: Group of each item `[n]` for the mean over groups, None for one score over all items.
+    """
+    score = score_function(aggregation)
+    if groups is None:
+        return rows, score
+    return macro_rows(rows, groups), MacroScore(score, rows.shape[1])
 
 
 def _bleu_many(totals: Floats, effective_order: bool = False) -> Floats:

@@ -16,6 +16,10 @@ from rba_bench.metrics.languages import base_language
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}  # else 13a; 13a scores unspaced text as 0
 BLEU_WIDTH = 10  # hypothesis length, reference length, 4 matched and 4 total n-gram counts
+MOST_KEPT, LONGEST_KEPT = (
+    2048,
+    1000,
+)  # references, and characters of one; about 20 kB are counted in a sentence
 CHRF_WIDTH = 24  # (hypothesis, reference, matched) for 6 character and 2 word n-gram orders
 
 
@@ -39,6 +43,7 @@ class CorpusMetric:
     def __init__(self, metric: Any, n_references: int | None = None) -> None:
         self.n_references = n_references
         self._metric = metric
+        self._kept: dict[tuple[str, ...], Any] = {}
 
     def statistics(self, hypothesis: str, references: Sequence[str]) -> list[int]:
         """Sufficient statistics of one item: `width` integers. An empty hypothesis is a valid item.
@@ -50,9 +55,22 @@ class CorpusMetric:
             raise ValueError("references must be a non-empty list of strings")
         if self.n_references is not None and len(references) != self.n_references:
             raise ValueError(f"expected {self.n_references} references, got {len(references)}")
-        streams = [[reference] for reference in references]
-        rows = self._metric._extract_corpus_statistics([hypothesis], streams)
+        self._metric._ref_cache = [self._reference_facts(tuple(references))]
+        rows = self._metric._extract_corpus_statistics([hypothesis], None)
         return [int(count) for count in rows[0]]
+
+    def _reference_facts(self, references: tuple[str, ...]) -> Any:
+        """What sacrebleu counts in the references of an item; kept, as many models answer the same items."""
+        if sum(map(len, references)) > LONGEST_KEPT:
+            return self._counted(references)
+        if references not in self._kept:
+            if len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[references] = self._counted(references)
+        return self._kept[references]
+
+    def _counted(self, references: tuple[str, ...]) -> Any:
+        return self._metric._cache_references([[reference] for reference in references])[0]
 
     def score(self, total: Iterable[float]) -> float:
         """Corpus score in [0, 100] from the sum of the items' statistics."""

@@ -10,6 +10,7 @@ bootstrap. The spread of the resamples is the standard error; `rba_bench.metrics
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +34,7 @@ from rba_bench.metrics.interval import (
 SEED = 1234
 RESAMPLES = 1000
 _CHUNK_CELLS = 1_000_000  # draws held at once: 8 MB, and a few copies
+_KEPT_COUNTS = 8  # counts of draws that are kept, each of at most that many cells
 
 
 class ScoreFn(ABC):
@@ -237,15 +239,30 @@ def resampled_sums(
         raise ValueError("at least one resample is needed")
     rows = cluster_rows(_finite_array(stats, 2), clusters)
     n = len(rows)
+    chunk = max(1, _CHUNK_CELLS // n)
+    if resamples <= chunk:
+        return _kept_counts(n, seed, resamples) @ rows
     rng = np.random.default_rng(seed)
     sums = np.empty((resamples, rows.shape[1]))
-    chunk = max(1, _CHUNK_CELLS // n)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
-        sums[start : start + size] = counts.astype(np.float64) @ rows
+        sums[start : start + size] = _drawn_counts(rng, n, size) @ rows
     return sums
+
+
+def _drawn_counts(rng: np.random.Generator, n: int, size: int) -> Floats:
+    """How often each of `n` rows was drawn in each of `size` resamples, `[size, n]`."""
+    draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
+    return counts.astype(np.float64)
+
+
+@lru_cache(maxsize=_KEPT_COUNTS)
+def _kept_counts(n: int, seed: int, resamples: int) -> Floats:
+    """The same from the start of the stream of a seed; many systems are drawn on as many items."""
+    counts = _drawn_counts(np.random.default_rng(seed), n, resamples)
+    counts.flags.writeable = False
+    return counts
 
 
 def mean_rows(values: ArrayLike) -> Floats:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rba_bench.metrics.interval import (
     FEWEST,
@@ -34,7 +35,7 @@ from rba_bench.metrics.interval import (
 )
 
 MOST = 0.5  # share of clusters that agree, above which a spread between them is not to be trusted
-_ROUNDING = 1e-9
+ROUNDING = 1e-9  # share of the scale
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def swap_test(rows: PairedRows, value: float) -> float | None:
     rest_left, rest_right = rows.left[~changed].sum(axis=0), rows.right[~changed].sum(axis=0)
     gaps = rows.score(stays @ left + (1 - stays) @ right + rest_left)
     gaps = gaps - rows.score(stays @ right + (1 - stays) @ left + rest_right)
-    return float((np.abs(gaps) >= abs(value) - _ROUNDING * rows.scale.width).mean())
+    return float((np.abs(gaps) >= abs(value) - ROUNDING * rows.scale.width).mean())
 
 
 def _of_votes(
@@ -195,7 +196,7 @@ def _of_clusters(
     changed = int(rows.changed.sum())
     if changed <= SWAPPED:
         method += f"; zero by all swaps of the {changed} clusters that differ"
-    if rows.mostly_equal or error <= _ROUNDING * rows.scale.width:
+    if rows.mostly_equal or error <= ROUNDING * rows.scale.width:
         centre, error = adjusted_difference(value, error, clusters.count, rows.reach)
         return centre, error, degrees, method + "; most are equal, so one more for each side"
     return value, error * clusters.inflation, degrees, method
@@ -292,27 +293,42 @@ def significant_pairs(n: int, p_values: Mapping[tuple[int, int], float]) -> list
         n: Number of systems.
         p_values: Of every pair `(i, j)`, i < j.
     """
-    pairs = []
-    for rank, (p, pair) in enumerate(sorted((p, pair) for pair, p in p_values.items())):
-        if p * _most_equal(n, len(p_values) - rank) > 1 - LEVEL:
-            break
-        pairs.append(pair)
-    return pairs
+    pairs = sorted(p_values)
+    differ = holm_shaffer(n, np.array([p_values[pair] for pair in pairs]))
+    return [pairs[place] for place in np.flatnonzero(differ)]
 
 
-@lru_cache(maxsize=4096)
-def _most_equal(n: int, left: int) -> int:
-    """The most pairs, up to `left`, that can be equal at once when not all others are."""
-    possible = _equal_pairs(n)
-    return next(count for count in range(left, -1, -1) if possible >> count & 1) or 1
+def holm_shaffer(n: int, p_values: Floats) -> NDArray[np.bool_]:
+    """Which of all pairs of `n` systems differ; the larger any p-value, the fewer do.
+
+    Args:
+        n: Number of systems.
+        p_values: Of all `n (n - 1) / 2` pairs.
+    """
+    order = np.argsort(p_values, kind="stable")
+    fails = p_values[order] * _most_equal(n)[: len(order)] > 1 - LEVEL
+    differ = np.zeros(len(order), dtype=bool)
+    differ[order[: int(fails.argmax()) if fails.any() else len(order)]] = True
+    return differ
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
+def _most_equal(n: int) -> NDArray[np.int64]:
+    """By the number of pairs that differ for sure: the most of the others that can be equal at once, at least 1."""
+    pairs = n * (n - 1) // 2
+    bits = _equal_pairs(n).to_bytes(pairs // 8 + 1, "little")
+    possible = np.flatnonzero(np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little"))
+    left = np.arange(pairs, -1, -1)
+    return np.maximum(possible[np.searchsorted(possible, left, side="right") - 1], 1)
+
+
+@lru_cache(maxsize=64)
 def _equal_pairs(n: int) -> int:
     """Numbers of equal pairs that `n` systems can have, as bits: those of a block of j equal ones and of the rest."""
-    if n < 2:
-        return 1
-    bits = 0
-    for block in range(1, n + 1):
-        bits |= _equal_pairs(n - block) << block * (block - 1) // 2
-    return bits
+    numbers = [1, 1]
+    for count in range(2, n + 1):
+        bits = 0
+        for block in range(1, count + 1):
+            bits |= numbers[count - block] << block * (block - 1) // 2
+        numbers.append(bits)
+    return numbers[n]

@@ -13,6 +13,7 @@ from rba_bench.metrics.languages import base_language
 from rba_bench.metrics.whisper_text import english_normalizer
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km"})  # one token per character
+LONGEST_KEPT = 1000  # characters of a text whose normal form is kept for a while
 VERSION = 2  # of `normalize`; 1 was Whisper's own for every language
 
 _APOSTROPHES = "‘’‚‛ʹʻʼʽˈ′‵`´ꞌ׳"
@@ -94,6 +95,16 @@ def normalize(text: str, lang: str = "en") -> str:
     every script as 0 to 9, and lowers the Turkish dotted and dotless i to what they are. Chinese, Japanese, Thai, Lao,
     Burmese and Khmer come apart into characters and digits, while words of other scripts among them stay whole.
     """
+    return _normalize_once(text, lang) if len(text) <= LONGEST_KEPT else _normalize(text, lang)
+
+
+@lru_cache(maxsize=4096)
+def _normalize_once(text: str, lang: str) -> str:
+    """Both error rates take the same texts, and many models answer to the same reference."""
+    return _normalize(text, lang)
+
+
+def _normalize(text: str, lang: str) -> str:
     base = base_language(lang)
     text = plain_characters(text)
     if base == "en":

@@ -15,7 +15,8 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Hash, Name
 from rba_bench.files import sha256_json, write_atomic
 from rba_bench.leaderboard.board_groups import data_hash
-from rba_bench.leaderboard.loaded_runs import load_checked_run, resampling_rows, summable_rows
+from rba_bench.leaderboard.loaded_runs import load_checked_run
+from rba_bench.metrics.aggregate import resampling_rows, summable_rows
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.study.folder import Cell, StudyFolder
 from rba_bench.untrusted import parse_untrusted_json, plain, read_untrusted_file, unpack_gzip

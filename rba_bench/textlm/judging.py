@@ -117,6 +117,7 @@ class JudgeModel(ABC):
 
 
 FILE = "votes.sqlite"
+IN_MEMORY = Path(":memory:")  # in place of a folder: a cache that nobody else sees, gone when it is closed
 WAIT_S = 60.0  # for another process that is writing
 _KEYS_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
 _ROUNDING = 1e-3  # by which a log-probability may exceed 0
@@ -151,7 +152,7 @@ class VoteCache:
     """Replies by key.
 
     Args:
-        folder: Where the file lies; made if absent.
+        folder: Where the file lies; made if absent. `IN_MEMORY` keeps the replies as long as the cache is open.
 
     Raises:
         UserError: The file is damaged, or cannot be written.
@@ -159,9 +160,10 @@ class VoteCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+        self.path = folder if folder == IN_MEMORY else folder / FILE
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder != IN_MEMORY:
+                folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(

@@ -144,6 +144,8 @@ SURFACE = {
             "--json",
             "--out",
             "--reported",
+            "--verify-again",
+            "--workers",
             "-h",
             "RECORDS",
         ),

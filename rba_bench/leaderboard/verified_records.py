@@ -1,0 +1,172 @@
+"""Records are verified once: a build remembers which ones passed, by their content and by the code that verified them.
+
+To verify a record is to score every answer again, most of what a build costs. `rba-bench leaderboard build` keeps the
+hashes of what passed in the cache folder (`files.cache_dir`), in a file that is named by a hash of this package's
+source, its tasks, and all packages that are installed: whatever could change a verdict makes a new file. A record that
+differs in one byte, or that was at fault, is verified. `rba-bench leaderboard verify` never looks there.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.records import pack_samples
+from rba_bench.evaluation.task_registry import tasks_dir
+from rba_bench.files import cache_dir, sha256_bytes, sha256_json, write_atomic
+from rba_bench.leaderboard.loaded_runs import LoadedRun, load_checked_run
+from rba_bench.leaderboard.test_sets import items_sha256, load_test_set, shared_test_set_faults, shipped_task
+from rba_bench.leaderboard.verify import fault_of
+from rba_bench.leaderboard.worker_processes import Mapped
+from rba_bench.progress import say, silenced
+
+FOLDER = "verified"
+SOURCES = (".py", ".yaml", ".yml", ".json", ".jsonl", ".txt", ".csv")
+_KEPT = TypeAdapter(dict[str, tuple[str, str]])
+TOGETHER = 16  # records that a process verifies before it tells; what an interrupted build has lost
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is known of a record that passed.
+
+    Attributes:
+        items: Hash of what its items say, to find records that differ in them.
+        packed: Hash of its samples as they are published.
+    """
+
+    items: str
+    packed: str
+
+
+class VerifiedRecords:
+    """Records that passed before, by `key_of`.
+
+    Args:
+        file: Where they are kept; None keeps nothing.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self._known = self._read()
+        self._new: dict[str, tuple[str, str]] = {}
+
+    @classmethod
+    def of_this_code(cls) -> "VerifiedRecords":
+        """Those that this code verified on this machine."""
+        return cls(cache_dir() / FOLDER / f"{code_sha256()[:32]}.json")
+
+    def get(self, key: str) -> Verified | None:
+        """What is known of a record, None if it has not passed yet."""
+        return Verified(*self._known[key]) if key in self._known else None
+
+    def add(self, key: str, verified: Verified) -> None:
+        """A record that passed."""
+        self._known[key] = self._new[key] = (verified.items, verified.packed)
+
+    def save(self) -> None:
+        """Write what is new, beside what other builds wrote; a folder that cannot be written keeps nothing."""
+        if self.file is not None and self._new:
+            with suppress(OSError):
+                write_atomic(self.file, json.dumps({**self._read(), **self._new}))
+            self._new = {}
+
+    def _read(self) -> dict[str, tuple[str, str]]:
+        if self.file is None:
+            return {}
+        try:
+            return _KEPT.validate_json(self.file.read_bytes(), strict=True)
+        except (OSError, ValueError):  # none yet, or damaged
+            return {}
+
+
+@lru_cache(maxsize=1)
+def code_sha256() -> str:
+    """Hash of everything that a verdict depends on beside the record: sources, tasks, installed packages, Python."""
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256(sys.version.encode())
+    for root in (package, tasks_dir()):
+        for path in sorted(path for path in root.rglob("*") if path.suffix in SOURCES and path.is_file()):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root)} {len(content)}\n".encode() + content)
+    folders = [Path(folder) for folder in sys.path if Path(folder).is_dir()]
+    installed = sorted(
+        each.name for folder in folders for each in folder.glob("*.dist-info")
+    )  # name and version
+    return hashlib.sha256(digest.digest() + "\n".join(installed).encode()).hexdigest()
+
+
+def key_of(run: LoadedRun) -> str:
+    """A record by its content, and what it can be compared with on this machine."""
+    return sha256_json([run.record_sha256, run.record.samples_sha256, _test_set_note(run.record.task)])
+
+
+@lru_cache(maxsize=1024)
+def _test_set_note(task: str) -> str:
+    spec = shipped_task(task)
+    return load_test_set(spec, None)[1] if spec else "not shipped"
+
+
+def verify_once(runs: Sequence[LoadedRun], known: VerifiedRecords, mapped: Mapped) -> dict[str, Verified]:
+    """What is known of each run by the hash of its record, after verifying those that have not passed before.
+
+    Args:
+        runs: Runs whose records were read.
+        known: What passed before; what passes now is added.
+        mapped: Maps a function to jobs, perhaps in several processes.
+
+    Raises:
+        UserError: a run is at fault.
+        MissingPrerequisite: a package is missing that a scorer needs.
+    """
+    keys = {run: key_of(run) for run in runs}
+    missing = list({key: run for run, key in keys.items() if known.get(key) is None}.values())
+    jobs = [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]
+    try:
+        for done, (job, found) in enumerate(zip(jobs, mapped(verify_together, jobs), strict=True)):
+            for run, verdict in zip(job, found, strict=True):
+                if isinstance(verdict, Exception):
+                    raise verdict
+                known.add(keys[run], verdict)
+            if done % TOGETHER == TOGETHER - 1:
+                known.save()
+                say(f"{(done + 1) * TOGETHER} of {len(missing)} new records verified")
+    finally:
+        known.save()
+    found = {run.record_sha256: known.get(key) for run, key in keys.items()}
+    return {record: verified for record, verified in found.items() if verified is not None}
+
+
+def verify_together(runs: Sequence[LoadedRun]) -> list[Verified | UserError | MissingPrerequisite]:
+    """Each run verified, or why it cannot be taken; in the process that is asked."""
+    return [_verify(run) for run in runs]
+
+
+def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
+    try:
+        checked = load_checked_run(run.folder)
+        if checked.record_sha256 != run.record_sha256:
+            return UserError(f"{run.folder} was changed meanwhile: repeat the command")
+        with silenced():  # as many bars as there are judged records
+            fault = fault_of(checked)
+        return fault or Verified(items_sha256(checked), sha256_bytes(pack_samples(checked.sample_bytes)))
+    except (UserError, MissingPrerequisite) as error:
+        return error
+
+
+def refuse_differing_items(runs: Sequence[LoadedRun], verified: Mapping[str, Verified]) -> None:
+    """Refuse runs that differ in their items from other runs on the same test set.
+
+    Raises:
+        UserError: two runs do.
+    """
+    faults = shared_test_set_faults(runs, [verified[run.record_sha256].items for run in runs])
+    for position, sentences in sorted(faults.items()):
+        raise UserError(f"{runs[position].folder}: {sentences[0]}")

@@ -1,0 +1,279 @@
+"""What a board costs: work that grows with models and not with pairs, memory of one task, any number of processes."""
+
+import gzip
+import json
+import shutil
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rba_bench.errors import UserError
+from rba_bench.evaluation.records import parse_checked_items, parse_checked_samples, parse_samples
+from rba_bench.files import sha256_bytes
+from rba_bench.leaderboard import board, board_ranks, loaded_runs, pairing, verified_records
+from rba_bench.leaderboard.verify import verify_records
+from rba_bench.metrics import bootstrap
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS, ITEMS = 6, 40
+
+
+@pytest.fixture(scope="module")
+def generator() -> Any:
+    """The script that makes records for measuring boards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        import board_generator
+
+        return board_generator
+
+
+@pytest.fixture(scope="module")
+def records(generator: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four tasks, one of each kind, by some models; two models more below `more`."""
+    root = tmp_path_factory.mktemp("invented")
+    for number in range(len(generator.KINDS)):
+        task = generator.make_task(number, ITEMS, root / "votes")
+        for model in range(MODELS):
+            generator.write_record(root / "records", task, model, packed=bool(model % 2))
+        for model in range(MODELS, 2 * MODELS):
+            generator.write_record(root / "more", task, model)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RBA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / verified_records.FOLDER
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that pass unseen, where a test is about what comes after."""
+    monkeypatch.setattr(verified_records, "fault_of", lambda run: None)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_invented_records_are_verified_as_real_ones(records, generator):
+    checked = verify_records([records / "records"])
+    assert checked.ok and len(checked.verdicts) == MODELS * len(generator.KINDS)
+    metrics = Counter(name for run in checked.runs for name in run.record.metrics)
+    assert set(metrics) == {
+        "asserted_match",
+        "exact_match",
+        "alias_match",
+        "bleu",
+        "chrf++",
+        "wer",
+        "cer",
+        "win_rate",
+    }
+    assert all(0 < run.record.metrics[name].stderr for run in checked.runs for name in run.record.metrics)
+
+
+def test_any_number_of_processes_makes_the_same_board(records, tmp_path):
+    for workers in (1, 2):
+        board.build_board([records / "records"], tmp_path / f"{workers}", workers=workers, verify_again=True)
+    alone, together = files(tmp_path / "1"), files(tmp_path / "2")
+    assert alone == together and len(alone) == 4 + 3 + 2 * 4 * MODELS
+    data = json.loads(alone["records.json"])
+    assert sorted(alone) == data["files"]
+    ranks = {(row["rank_best"], row["rank_worst"]) for each in data["sections"] for row in each["rows"]}
+    assert len(ranks) > 3  # models are told apart
+
+
+def counted(patch: pytest.MonkeyPatch, *places: tuple[Any, str]) -> Counter[str]:
+    """Calls of functions from now on."""
+    calls: Counter[str] = Counter()
+
+    def counting(name: str, real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return real(*args, **kwargs)
+
+        return call
+
+    for module, name in places:
+        patch.setattr(module, name, counting(name, getattr(module, name)))
+    return calls
+
+
+def test_work_grows_with_models_and_not_with_pairs(records, tmp_path, monkeypatch, trusted):
+    """Twice the models: twice the resamples and single differences, where there are four times the pairs."""
+    places = (
+        (pairing, "resampled_scores"),
+        (bootstrap, "cluster_rows"),
+        (pairing.paired, "difference_interval"),
+        (board_ranks, "summed_up"),
+        (loaded_runs, "parse_checked_items"),
+    )
+    work = []
+    for folders in ([records / "records"], [records / "records", records / "more"]):
+        with monkeypatch.context() as patch:
+            calls = counted(patch, *places, (pairing.RunPair, "__init__"))
+            board.build_board(folders, tmp_path / f"{len(folders)}", verify_again=True)
+            work.append(calls)
+    few, many = work
+    assert min(few[name] for _, name in places) > 0 and few["__init__"] > 0
+    for name in few:
+        # references and the baseline are the same few: a little more than twice per model
+        assert many[name] <= 2.5 * few[name], name
+    # every model: against the baseline and from the ceiling; no pair of models needs a test of its own here
+    assert many["__init__"] <= 2 * len(list((tmp_path / "2" / "records").glob("*/*")))
+
+
+def test_samples_of_one_task_are_in_memory_at_a_time(generator, tmp_path, trusted):
+    """The peak of four tasks is that of one, and what all records and tables need."""
+    task = generator.make_task(2, 200, tmp_path / "votes")
+    for model in range(8):
+        folder = generator.write_record(tmp_path / "1", task, model)
+        for number in range(4):  # the same under another name
+            name = f"{task.name}{number}"
+            copy = tmp_path / "4" / folder.parent.name / folder.name.replace(task.name, name)
+            shutil.copytree(folder, copy)
+            (copy / "run.json").write_text((folder / "run.json").read_text().replace(task.name, name))
+    board.build_board([tmp_path / "1"], tmp_path / "before")  # loads what is loaded once
+    peaks = {}
+    for tasks in ("1", "4"):
+        tracemalloc.start()
+        board.build_board([tmp_path / tasks], tmp_path / f"board-{tasks}", verify_again=True)
+        peaks[tasks] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    runs = [loaded_runs.load_checked_run(path) for path in loaded_runs.find_runs([tmp_path / "4"])]
+    tracemalloc.start()
+    held = [run.samples for run in runs if not run.release()]  # type: ignore[func-returns-value]
+    of_all = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert sum(map(len, held)) == 4 * 8 * 200
+    assert peaks["4"] < peaks["1"] + of_all / 8, (peaks, of_all)
+
+
+def test_a_record_is_verified_once(records, tmp_path, monkeypatch, cache):
+    calls = counted(monkeypatch, (verified_records, "fault_of"))
+    every = MODELS * 4
+    build = board.build_board
+    first = build([records / "records"], tmp_path / "a")
+    assert calls["fault_of"] == every
+    second = build([records / "records"], tmp_path / "b")
+    assert calls["fault_of"] == every and first.data == second.data
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    build([tmp_path / "b"], tmp_path / "c")  # the published records are the same ones, wherever they lie
+    assert calls["fault_of"] == every
+    build([records / "records"], tmp_path / "d", verify_again=True)
+    assert calls["fault_of"] == 2 * every
+    build([records / "records", records / "more"], tmp_path / "e")
+    assert calls["fault_of"] == 4 * every - every  # only the new ones
+    [kept] = cache.iterdir()
+    kept.write_text("{ damaged")
+    build([records / "records"], tmp_path / "f")
+    assert calls["fault_of"] == 4 * every
+    kept.unlink()
+    cache.rmdir()
+    cache.write_text("no folder")
+    build([records / "records"], tmp_path / "g")
+    assert calls["fault_of"] == 5 * every and files(tmp_path / "g") == files(tmp_path / "a")
+
+
+def test_other_code_verifies_again(records, tmp_path, monkeypatch):
+    calls = counted(monkeypatch, (verified_records, "fault_of"))
+    for code in ("ab" * 32, "cd" * 32, "ab" * 32):
+        monkeypatch.setattr(verified_records, "code_sha256", lambda code=code: code)
+        board.build_board([records / "records"], tmp_path / code)
+    assert calls["fault_of"] == 2 * 4 * MODELS
+
+
+@pytest.mark.parametrize("what", ["score", "response", "record"])
+def test_what_passed_before_does_not_cover_a_changed_record(records, tmp_path, what):
+    runs = tmp_path / "runs"
+    shutil.copytree(records / "records", runs)
+    board.build_board([runs], tmp_path / "before")
+    folder = sorted(runs.glob("model-002/invented_qa*"))[0]
+    record = json.loads((folder / "run.json").read_text())
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    if what == "record":
+        record["metrics"]["alias_match"]["low"] -= 0.2
+    else:
+        sample = json.loads(lines[3])
+        if what == "score":
+            sample["scores"]["exact_match"] = 1.0 - sample["scores"]["exact_match"]
+        else:
+            sample["response"] = "something else"
+        lines[3] = json.dumps(sample)
+        text = "".join(line + "\n" for line in lines)
+        (folder / "samples.jsonl").write_text(text)
+        record["samples_sha256"] = sha256_bytes(text.encode())
+    (folder / "run.json").write_text(json.dumps(record))
+    for _ in range(2):  # a fault is not remembered as a pass
+        with pytest.raises(UserError, match=str(folder)):
+            board.build_board([runs], tmp_path / "after")
+    assert not (tmp_path / "after").exists()
+
+
+def test_samples_that_are_not_those_of_a_known_record_are_refused(records, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(records / "records", runs)
+    board.build_board([runs], tmp_path / "before")
+    folder = sorted(runs.glob("model-002/invented_qa*"))[0]
+    with open(folder / "samples.jsonl", "a") as handle:
+        handle.write("\n")
+    with pytest.raises(UserError, match="hash differs"):
+        board.build_board([runs], tmp_path / "after")
+    assert not (tmp_path / "after").exists()
+
+
+def test_published_samples_are_packed_as_ever(records, tmp_path):
+    """However they lie in the run folder: as lines, packed, or packed by another program."""
+    runs = tmp_path / "runs"
+    shutil.copytree(records / "records", runs)
+    packed = sorted(runs.glob("*/*/samples.jsonl.gz"))
+    text = gzip.decompress(packed[0].read_bytes())
+    packed[0].write_bytes(gzip.compress(text, compresslevel=1, mtime=1234567))
+    board.build_board([records / "records"], tmp_path / "a")
+    board.build_board([runs], tmp_path / "b")
+    published = files(tmp_path / "a")
+    assert published == files(tmp_path / "b")
+    for name, data in published.items():
+        if name.endswith(".gz"):
+            assert data == gzip.compress(gzip.decompress(data), compresslevel=9, mtime=0)
+
+
+def test_a_board_whose_runs_lie_elsewhere_in_it_is_built_in_place(records, tmp_path, trusted):
+    """Two runs in each other's folders; what they are named after decides where they come to lie."""
+    out = tmp_path / "board"
+    board.build_board([records / "records"], out)
+    before = files(out)
+    first, second = sorted((out / "records" / "sft").iterdir())[:2]
+    first.rename(out / "swapped")
+    second.rename(first)
+    (out / "swapped").rename(second)
+    board.build_board([out], out)
+    assert files(out) == before
+
+
+def test_known_lines_are_read_as_unknown_ones(records):
+    for folder in loaded_runs.find_runs([records / "records"]):
+        data = loaded_runs.open_run(folder).sample_bytes
+        samples = list(parse_samples(data, folder))
+        assert parse_checked_samples(data) == samples
+        for item, sample in zip(parse_checked_items(data), samples, strict=True):
+            assert all(getattr(item, name) == getattr(sample, name) for name in item.__slots__)
+
+
+def test_a_run_is_read_again_after_it_was_released(records):
+    folder = loaded_runs.find_runs([records / "records"])[0]
+    run = loaded_runs.load_checked_run(folder)
+    samples, items, metric = run.samples, run.items, next(iter(run.record.metrics))
+    rows = run.item_rows(metric)
+    run.condense()
+    assert "samples" not in vars(run) and run.items == items and (run.item_rows(metric) == rows).all()
+    run.release()
+    assert run.samples == samples and run.items == items and (run.item_rows(metric) == rows).all()
+    changed = loaded_runs.LoadedRun(run.record, run.folder, "00" * 32)
+    with pytest.raises(UserError, match="was changed meanwhile"):
+        assert changed.record_bytes
