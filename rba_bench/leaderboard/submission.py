@@ -188,7 +188,11 @@ def _refusal(run: LoadedRun, verdict: RecordVerdict, others: Sequence[LoadedRun]
 
 
 def _record_notes(run: LoadedRun) -> Iterator[str]:
-    """What the record says that its author may not want to publish."""
+    """What the record says that its author may not want to publish, or that may mislead."""
+    name = str(run.record.model["name"])
+    if not name.isascii():
+        escaped = name.encode("ascii", "backslashreplace").decode()
+        yield f"its name has letters beyond ASCII, which may look like others: {plain(escaped)}"
     for path in sorted(set(_absolute_paths(run.record.model_dump()))):
         yield f"the record holds a path of your machine, which will be public: {plain(path)}"
 
