@@ -22,7 +22,7 @@ from rba_bench.leaderboard.verify import CANNOT_KNOW
 from rba_bench.untrusted import MAX_JSON, plain
 
 MOST_RUNS = 200  # in one pull request
-LARGEST = {RUN_FILE: MAX_JSON, PACKED_FILE: 64 * 2**20}  # bytes
+LARGEST = {RUN_FILE: MAX_JSON, PACKED_FILE: 32 * 2**20}  # bytes
 LONGEST_REPORT = 60_000  # letters; GitHub takes 65,536 in a comment
 WIDTH = 160
 ORDINARY, ADDED = "100644", "A"  # mode of a file without rights to run; git's letter for a new file
@@ -62,6 +62,8 @@ class Review:
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         found = self.submission and self.submission.to_dict()
+        for run in found["runs"] if found else ():
+            del run["folder"]  # it was a temporary one
         return {"ok": self.ok, "faults": list(self.faults), "submission": found}
 
     def markdown(self) -> str:
@@ -70,8 +72,8 @@ class Review:
             return "This pull request adds no record of a run.\n"
         runs = self.submission.runs if self.submission else ()
         refused = [*self.faults, *(self.submission.refused if self.submission else ())]
-        count = f"{len(runs)} of {len(runs) + len(refused)} pass" if refused else f"{len(runs)} pass"
-        blocks = [f"### Records of runs: {count}"]
+        count = f"{len(runs)} pass" if runs or not refused else "none passes"
+        blocks = [f"### Records of runs: {count}{', others are refused' if runs and refused else ''}"]
         if refused:
             blocks += ["Refused:", _fenced(refused)]
         if self.submission and runs:

@@ -194,7 +194,7 @@ def _record_notes(run: LoadedRun) -> Iterator[str]:
         escaped = name.encode("ascii", "backslashreplace").decode()
         yield f"its name has letters beyond ASCII, which may look like others: {plain(escaped)}"
     for path in sorted(set(_absolute_paths(run.record.model_dump()))):
-        yield f"the record holds a path of your machine, which will be public: {plain(path)}"
+        yield f"the record holds a path of the machine that made it, which will be public: {plain(path)}"
 
 
 def _absolute_paths(value: Any) -> Iterator[str]:

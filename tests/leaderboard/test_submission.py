@@ -110,7 +110,9 @@ def test_what_a_reviewer_should_know_is_said(tmp_path):
     found = check_submission([copied(tmp_path / "mine", "sft", model=model)], boards)
     notes = "\n".join(found.notes)
     assert found.ok and "sft on the board has the same weights" in notes
-    assert "holds a path of your machine, which will be public: /home/me/runs/totally-new" in notes
+    assert (
+        "holds a path of the machine that made it, which will be public: /home/me/runs/totally-new" in notes
+    )
     assert list(found.tables[0].headings[:3]) == ["", "rank", "model"]
 
 

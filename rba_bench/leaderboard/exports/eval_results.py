@@ -5,7 +5,7 @@ data is not on the Hub cannot be expressed in it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rba_bench.errors import UserError
@@ -37,21 +37,31 @@ def export_eval_results(groups: Sequence[BoardGroup], origin: Origin) -> Exporte
     files: dict[str, bytes] = {}
     left_out: list[str] = []
     for name, members in runs_by_model(groups).items():
-        by_file: dict[str, list[Any]] = {}
-        for group, run in members:
+        newest: dict[tuple[str, str], Any] = {}
+        for group, run in sorted(members, key=lambda member: member[1].record.created, reverse=True):
             repo = hub_id(run.record.data.get("repo"))
-            if kind_of_run(run) != MODEL:
-                left_out.append(f"{run.name} on {group.task}: a reference is no model on the Hub")
-            elif not repo:
-                left_out.append(f"{run.name} on {group.task}: its test set is not on the Hub")
+            if reason := _why_not(group, run, repo, newest):
+                left_out.append(f"{run.name} on {group.task}: {reason}")
             else:
-                by_file.setdefault(folder_name(repo), []).append(_entry(group, run, repo, origin))
-        for file, entries in by_file.items():
-            path = f"{folder_name(name)}/{FOLDER}/{file}.yaml"
+                newest[repo, group.task] = _entry(group, run, repo, origin)
+        for repo in dict.fromkeys(repo for repo, _ in sorted(newest)):
+            entries = [entry for key, entry in sorted(newest.items()) if key[0] == repo]
+            path = f"{folder_name(name)}/{FOLDER}/{folder_name(repo)}.yaml"
             files[path] = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode()
     if not files:
         raise UserError(f"nothing to export as eval-results: {left_out[0]}")
     return ExportedFiles(files, tuple(left_out))
+
+
+def _why_not(group: BoardGroup, run: LoadedRun, repo: str, newer: Mapping[tuple[str, str], Any]) -> str:
+    """Why a run has no entry, "" if it has one: a board of the Hub takes one score of a model and task."""
+    if kind_of_run(run) != MODEL:
+        return "a reference is no model on the Hub"
+    if not repo:
+        return "its test set is not on the Hub"
+    if group.perturbation:
+        return f"its clips were changed ({group.perturbation}), so it is not a score on this benchmark"
+    return "a newer run of this task is exported" if (repo, group.task) in newer else ""
 
 
 def _entry(group: BoardGroup, run: LoadedRun, repo: str, origin: Origin) -> Any:

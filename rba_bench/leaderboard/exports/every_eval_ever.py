@@ -28,6 +28,7 @@ from rba_bench.metrics.interval import LEVEL
 from rba_bench.untrusted import json_safe, plain
 
 SCHEMA_VERSION = "0.3.0"
+RESERVED = ("data", "unknown")  # no names of models in the datastore
 LOCAL = "local"  # owner of a model that is not on the Hub, as its record names none
 # Lowest and highest score of a metric, by its unit in the table of metrics; the schema writes infinity as a text
 BOUNDS: dict[str, tuple[float, float | str]] = {
@@ -89,7 +90,8 @@ def _identity(run: LoadedRun) -> tuple[str, str]:
     if spec:
         owner, _, name = spec.partition("/")
         return f"{owner}/{name}", owner
-    return folder_name(str(model["name"])), LOCAL
+    name = folder_name(str(model["name"]))
+    return f"{name}-model" if name.lower() in RESERVED else name, LOCAL
 
 
 def _log(group: BoardGroup, run: LoadedRun, origin: Origin) -> Json:
@@ -147,13 +149,13 @@ def _result(group: BoardGroup, run: LoadedRun, name: str) -> Json:
     statuses = {f"n_{status}": str(count) for status, count in record.statuses.items()}
     return {
         "evaluation_result_id": f"{record.task}.{name}",
-        "evaluation_name": record.task,
+        "evaluation_name": task_title(group),
         "evaluation_timestamp": str(int(datetime.fromisoformat(record.created).timestamp())),
         "source_data": _source_data(record),
         "metric_config": _metric_config(record, name, value),
         "score_details": {
             "score": value.value,
-            "details": {"title": task_title(group), "n_missing": str(value.n_missing), **statuses},
+            "details": {"n_missing": str(value.n_missing), **statuses},
             "uncertainty": {
                 "standard_error": {"value": value.stderr, "method": plain(value.method, LONGEST)},
                 "confidence_interval": {

@@ -64,6 +64,28 @@ def test_references_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_one_score_a_task_and_none_of_changed_clips(tmp_path: Path) -> None:
+    old, new = (
+        invented(
+            tmp_path / day,
+            "my-model",
+            created=f"2026-11-{day}T10:00:00+00:00",
+            seeds={"generation": int(day)},
+        )
+        for day in ("20", "21")
+    )
+    noisy = {"task": "t", "perturb": {"text": "noise=0dB"}}
+    changed = invented(tmp_path / "n", "my-model", protocol_spec=noisy, protocol_hash="cd" * 32)
+    made = export_eval_results(groups_of(old, new, changed), Origin())
+    [content] = made.files.values()
+    [entry] = parse_eval_result_entries(yaml.safe_load(content))
+    assert entry.date.startswith("2026-11-21")
+    assert sorted(line.partition(": ")[2] for line in made.left_out) == [
+        "a newer run of this task is exported",
+        "its clips were changed (noise=0dB), so it is not a score on this benchmark",
+    ]
+
+
 def test_the_micro_track_has_no_data_on_the_hub() -> None:
     with pytest.raises(UserError, match="its test set is not on the Hub"):
         export_eval_results(groups_of(record_of("base", "micro_triviaqa")), Origin())

@@ -92,7 +92,7 @@ def test_a_published_record_is_valid_and_says_the_same(tmp_path, task, capsys):
     assert {out / name: content for name, content in every_eval_ever_again.files.items()} == before
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [*HOSTILE, "data", "Unknown"])
 def test_no_name_leaves_its_folder_or_breaks_a_line(tmp_path, name):
     folder = invented(tmp_path / "runs", name)
     made = every_eval_ever.export_every_eval_ever(groups_of(folder), LAB)
