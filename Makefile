@@ -48,6 +48,8 @@ format: $(STAMP)  ## rewrite the sources in house style
 
 setup: $(STAMP)  ## install into .venv without running anything
 
+# every-eval-ever is here for its schemas, which tests validate exports by: they need pydantic alone and run on Python 3.11,
+# while the package asks for 3.12, an older huggingface_hub, and a database.
 # All output goes to stderr: stdout belongs to the results of the targets above. torch goes first and alone, so that
 # the pinned version comes from a CPU build where pip knows one.
 $(STAMP):
@@ -59,6 +61,7 @@ $(STAMP):
 	$(PIP) torch; \
 	echo "installing into $(VENV), once: [2/2] rba-bench and what else it needs"; \
 	$(PIP) --editable '.[tts,synth,train,ja,consistency,codecs,ray]' --group dev --group docs; \
+	$(PIP) --no-deps --ignore-requires-python every-eval-ever; \
 	touch $@; } >&2
 
 assets: $(STAMP)  ## fetch real weights (240 MB) for the tests that need them; without, these are skipped

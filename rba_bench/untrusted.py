@@ -38,6 +38,7 @@ MAX_TEXT = 2**30  # bytes of samples, unpacked
 RATIO = 100  # text packs tenfold; what unpacks to more than this times its size is no text
 FREE = 16 * 2**20  # bytes that any packed file may unpack to
 DIGITS = 40  # of an integer; seeds have 20
+DEEPEST = 64  # levels of JSON; what walks through it must not depend on how much of the stack is left
 _BLOCK = 2**20
 # Windows has neither of the first two, and alone has the third, without which it changes line ends.
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -180,6 +181,7 @@ def parse_untrusted_json(data: bytes | str) -> Any:
         )
         if "\\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode()
+        _check_depth(value, text)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
     except UnicodeError as error:
@@ -196,6 +198,19 @@ def read_untrusted_json(path: Path) -> Any:
         UserError: see `read_untrusted_file`.
     """
     return parse_untrusted_json(read_untrusted_file(path))
+
+
+def _check_depth(value: Any, text: str) -> None:
+    """Raise RecursionError for more than `DEEPEST` levels of lists and mappings."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        items = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _refuse_constant(name: str) -> Any:

@@ -14,6 +14,7 @@ from rba_bench.untrusted import parse_untrusted_json, read_untrusted_file, read_
     "text",
     ["", "{", "[NaN]", "[Infinity]", "[-Infinity]", "[1e999]", "[" + "1" * 41 + "]", "[" + "1" * 5000 + "]",
      '{"a": 1, "a": 2}', '{"b": {"a": 1, "a": 1}}', "[" * 100_000 + "]" * 100_000,
+     "[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65, '[[], {"a": ' + "[" * 63 + "]" * 64 + "}]",
      '{"a":' * 50_000 + "1" + "}" * 50_000, '["\\ud800"]', '{"\\udfff": 1}', b'["\xff"]', b"\xff\xfe[\x00]\x00"],
 )  # fmt: skip
 def test_json_that_readers_disagree_on_is_refused(text):
@@ -28,6 +29,13 @@ def test_ordinary_json_is_read():
         == parse_untrusted_json(json.dumps(value, ensure_ascii=False).encode())
         == value
     )
+
+
+def test_json_of_many_levels_and_much_json_of_few_are_told_apart():
+    deep = parse_untrusted_json("[" * 64 + "]" * 64)
+    assert json.dumps(deep) == "[" * 64 + "]" * 64
+    assert len(parse_untrusted_json("[" + ",".join(["[{}]"] * 10_000) + "]")) == 10_000
+    assert parse_untrusted_json(json.dumps("[" * 1000)) == "[" * 1000
 
 
 def test_only_ordinary_files_of_the_right_size_are_read(tmp_path):

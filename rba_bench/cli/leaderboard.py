@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rba_bench.cli import options
+from rba_bench.cli import interchange, options
 from rba_bench.cli.output import emit, emit_json
 from rba_bench.errors import UserError
 from rba_bench.outputs import RUNS
@@ -13,12 +13,11 @@ from rba_bench.progress import say, stdout_reserved
 
 app = typer.Typer(help="Build and verify leaderboards from run records.", rich_markup_mode=None)
 OUT = RUNS / "leaderboard"
-Records = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="[RECORDS]...", help="Run folders, or folders that contain them. Default: runs/eval."
-    ),
-]
+RUN_HELP = interchange.RUN_HELP
+Records = interchange.Records
+app.command("export")(interchange.export_records_command)
+app.command("submit")(interchange.submit_runs_command)
+app.command("review")(interchange.review_changes_command)
 
 
 @app.command("build")
@@ -216,9 +215,6 @@ def view_command(
         emit_json(result)
     else:
         emit(str(result.page))
-
-
-RUN_HELP = "Run folder, run.json, or a folder that contains runs, such as runs/eval/sft."
 
 
 def compare_command(

@@ -21,6 +21,7 @@ import typer
 from rba_bench import __version__
 from rba_bench.cli import (
     assets,
+    cite,
     doctor,
     evaluate,
     leaderboard,
@@ -66,6 +67,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(micro.app, name="micro")
 app.add_typer(small.app, name="small")
 app.add_typer(assets.app, name="assets")
+app.command("cite")(cite.cite_command)
 app.command("push")(push.push_command)
 app.command("doctor")(doctor.doctor_command)
 

@@ -6,6 +6,7 @@ can contradict itself, or the weights and clips that everybody has. Faults are s
 """
 
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.model_names import BUILT_IN
 from rba_bench.textlm.weights import weights_sha256
-from rba_bench.untrusted import plain
+from rba_bench.untrusted import MARK, plain, printable
 
 KINDS = {"text-oracle": CEILING, "cascade": "cascade", "constant": "constant"}  # of an identity: of a row
 FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
@@ -101,10 +102,12 @@ def _check_model(run: LoadedRun) -> Iterator[str]:
     llm = rest.partition("+")[2] if head == "cascade" else rest if head == "text" else spec
     if _uses_server(model) and not llm.startswith("openai:"):
         yield f"model.spec {plain(spec)} names no server, yet the model's identity does"
+    if llm.startswith("openai:") and not _uses_server(model):
+        yield f"model.spec {plain(spec)} names a server, yet the model's identity does not"
     stem = str(model["name"]).partition("+")[0]  # behind it: variables of the chat template
     if spec in BUILT_IN and stem != spec:
         yield f"the model {spec} is called {run.name}"
-    elif kind_of_run(run) == MODEL and plain(model["name"]).strip().casefold() in REFERENCES:
+    elif kind_of_run(run) == MODEL and _bare(str(model["name"])) in REFERENCES:
         yield f"a model is called {run.name}, as a reference is"
     training, run_note = (model.get(key) or {} for key in ("training", "run"))
     if differing := {key for key in training.keys() & run_note.keys() if training[key] != run_note[key]}:
@@ -118,6 +121,12 @@ def _check_model(run: LoadedRun) -> Iterator[str]:
         answered = [s for s in run.samples if s.status not in UNANSWERED]
         if others := [s.id for s in answered if s.response != model.get("answer")]:
             yield f"{len(others)} answers are not the constant one (first: {plain(others[0])})"
+
+
+def _bare(name: str) -> str:
+    """A name without case, without signs that cannot be seen, and with the usual form of each letter."""
+    shown = printable(unicodedata.normalize("NFKC", name)).replace(MARK, "")
+    return shown.strip().casefold()
 
 
 def _uses_server(model: Mapping[str, Any]) -> bool:

@@ -4,26 +4,23 @@ A score has its interval, n, protocol hash and test set. Only complete records o
 tokenizer are used, and each is verified as for a leaderboard.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rba_bench import cards
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import describe_failures, read_record
 from rba_bench.leaderboard.board_groups import BoardGroup, GroupKey, group_key
 from rba_bench.leaderboard.columns import SCORE, score_texts
+from rba_bench.leaderboard.exports.model_index import INDEX, model_index
+from rba_bench.leaderboard.exports.origin import task_title
 from rba_bench.leaderboard.loaded_runs import MODEL, find_runs, kind_of_spec, load_checked_run
 from rba_bench.leaderboard.pages import MICRO
 from rba_bench.leaderboard.verify import refuse_faulty
 from rba_bench.textlm.weights import local_folder, setup_sha256, weights_sha256
 
 RESULTS = "results"
-INDEX = "model-index"
-PROTOCOL_ARGUMENT = "protocol_sha256"  # marks the entries of `model-index` that rba-bench wrote
-HUB_TASKS = {"asr": "automatic-speech-recognition"}  # by kind of item
-DEFAULT_HUB_TASK = "audio-text-to-text"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def write_results(checkpoint: Path, records: Sequence[Path]) -> CardResults:
     refuse_faulty(runs)
     groups = [BoardGroup(group_key(run.record), [run], "") for run in runs]
     card = folder / cards.CARD
-    index = _model_index(cards.front_matter(card), groups)
+    index = model_index(cards.front_matter(card), [(group, group.runs[0]) for group in groups])
     cards.write_card(
         folder, {INDEX: index}, {RESULTS: _results_section(groups, weights)}, renewed=(INDEX,), adopt=True
     )
@@ -95,47 +92,6 @@ def _newest_records(folders: Iterable[Path], weights: str, setup: str) -> tuple[
     return [newest[key] for key in sorted(newest)], left_out
 
 
-def _model_index(front: Mapping[str, Any], groups: Sequence[BoardGroup]) -> list[dict[str, Any]]:
-    """The `model-index` with entries for `groups`; entries that rba-bench did not write stay as they are."""
-    from huggingface_hub import EvalResult
-    from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
-
-    others: list[EvalResult] = []
-    name = groups[0].runs[0].name
-    if INDEX in front:
-        try:
-            name, entries = model_index_to_eval_results(front[INDEX])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"the model-index of the card is not valid ({error!r}): correct or remove it"
-            ) from error
-        others = [entry for entry in entries if PROTOCOL_ARGUMENT not in (entry.metric_args or {})]
-    index: list[dict[str, Any]] = eval_results_to_model_index(name, [*others, *map(_index_entry, groups)])
-    return index
-
-
-def _index_entry(group: BoardGroup) -> Any:
-    from huggingface_hub import EvalResult
-
-    record, metric = group.record, group.primary
-    value, data = record.metrics[metric], record.data
-    score, low, high = map(float, score_texts(metric, value))
-    return EvalResult(
-        task_type=HUB_TASKS.get(group.runs[0].samples[0].kind, DEFAULT_HUB_TASK),
-        dataset_type=str(data.get("repo") or data["source"]),
-        dataset_name=_task_title(group),
-        dataset_revision=str(data.get("revision") or data["items_sha256"]),
-        metric_type=metric,
-        metric_name=SCORE.title(group, metric),
-        metric_value=score,
-        metric_args={"ci95": [low, high], "n": value.n, PROTOCOL_ARGUMENT: record.protocol_hash},
-    )
-
-
-def _task_title(group: BoardGroup) -> str:
-    return group.record.task + (f" ({group.perturbation})" if group.perturbation else "")
-
-
 def _results_section(groups: Sequence[BoardGroup], weights: str) -> str:
     rows = []
     for group in groups:
@@ -145,7 +101,7 @@ def _results_section(groups: Sequence[BoardGroup], weights: str) -> str:
         lengths = ""
         if value.mean_length is not None and value.baseline_mean_length is not None:  # of win rates
             lengths = f", mean length {value.mean_length:.0f} (baseline {value.baseline_mean_length:.0f})"
-        protocol = (_task_title(group), record.protocol, SCORE.title(group, metric))
+        protocol = (task_title(group), record.protocol, SCORE.title(group, metric))
         result = (f"{score} [{low}, {high}]{lengths}", value.n, describe_failures(record.statuses))
         rows.append((*protocol, *result, record.protocol_hash, group.data_hash, record.created[:10]))
     columns = ("task", "decoding", "metric", "score [95 %]", "n", "not ok", "protocol", "test set", "date")

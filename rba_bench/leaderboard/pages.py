@@ -219,18 +219,22 @@ def _section(name: str, group: BoardGroup) -> list[str]:
         f"{group.primary}: {signature}; run {days}. Data: `{name}.csv`."
     )
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
-    has_lengths = group.has_lengths(group.primary)
-    columns = [each for each in SECTION_COLUMNS if has_lengths or not each.win_rates_only]
-    rows = [[column.cell(group, row, group.primary) for column in columns] for row in group.rows]
-    headings = [column.title(group, group.primary) for column in columns]
-    primary = TextTable(headings, rows, group.task, numeric_from=2)
-    tables = [primary, _other_metrics_table(group), _exploit_table(group)]
+    tables = [section_table(group), _other_metrics_table(group), _exploit_table(group)]
     blocks = [f"## {name}", facts, *(table.markdown() for table in tables if table is not None)]
     gaps = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
     blocks += [f"Modality gap: {'; '.join(gaps)}."] if len(group.ceilings) > 1 and gaps else []
     reports = {row.label: list(_judge_numbers(row.run.record.finish)) for row in group.rows}
     judges = [f"`{label}` {', '.join(numbers)}" for label, numbers in reports.items() if numbers]
     return blocks + ([f"Judges: {'; '.join(judges)}."] if judges else [])
+
+
+def section_table(group: BoardGroup) -> TextTable:
+    """The table of a group's primary metric."""
+    has_lengths = group.has_lengths(group.primary)
+    columns = [each for each in SECTION_COLUMNS if has_lengths or not each.win_rates_only]
+    rows = [[column.cell(group, row, group.primary) for column in columns] for row in group.rows]
+    headings = [column.title(group, group.primary) for column in columns]
+    return TextTable(headings, rows, group.task, numeric_from=2)
 
 
 def _judge_names(record: RunRecord) -> Iterator[str]:

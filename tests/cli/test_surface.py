@@ -150,6 +150,13 @@ SURFACE = {
             "RECORDS",
         ),
     ],
+    "cite": ["--help", "--json", "-h", "TASKS"],
+    "leaderboard export": [
+        *("--baseline", "--format", "--help", "--json", "--organization", "--out", "--relationship"),
+        *("--source-url", "-h", "RECORDS"),
+    ],
+    "leaderboard review": ["--data-dir", "--help", "--json", "--repository", "-h", "BASE", "HEAD"],
+    "leaderboard submit": ["--data-dir", "--help", "--json", "--out", "-h", "RUN"],
     "leaderboard card": ["--help", "--json", "-h", "CHECKPOINT", "RECORDS"],
     "leaderboard verify": [
         *("--data-dir", "--device", "--help", "--json", "--model", "--rerun", "--seed", "-h", "RECORDS"),
