@@ -9,6 +9,7 @@ import typer
 
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.errors import UserError
 from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
@@ -84,6 +85,15 @@ Perturb = Annotated[
         help="Change every clip with a fixed seed, for example noise=10dB,reverb=small,speed=1.2,telephone.",
     ),
 ]
+Audio = Annotated[
+    str,
+    typer.Option(
+        "--audio",
+        metavar="silence|shuffle|first=SECONDS",
+        help="Control run without the speech: silence of equal length, another item's clip, or only the first seconds. "
+        "Boards show how much of the full score remains.",
+    ),
+]
 Gap = Annotated[
     str | None,
     typer.Option(
@@ -153,6 +163,7 @@ def eval_command(
     baseline: Baseline = None,
     gap: Gap = None,
     perturb: Perturb = "",
+    audio: Audio = "",
     dry_run: DryRun = False,
     seed: Seed = 1234,
     batch_size: BatchSize = 32,
@@ -176,8 +187,8 @@ def eval_command(
     from rba_bench.textlm.chat import parse_template_variables
 
     settings: dict[str, Any] = {
-        "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
-        "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
+        "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "audio": audio,
+        "seed": seed, "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
         "retry_errors": retry_errors, "use_cache": cache, "trust": trust, "pad": pad, "encoder_cache": encoder_cache,
         "language": language, "template": parse_template_variables(template or ()),
     }  # fmt: skip
@@ -205,6 +216,10 @@ def _evaluate(
 
     from rba_bench.evaluation.runner import evaluate
 
+    if gap is not None and request.audio:
+        raise UserError(
+            "--gap compares with a model that reads the transcript, and --audio takes it away: leave one out"
+        )
     records = evaluate(request)
     if gap is None:
         return records, {}
@@ -268,9 +283,14 @@ def _metric_rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -
 
 
 def _record_notes(record: "RunRecord") -> "Iterator[str]":
-    """Items without a score and why, and the lengths behind win rates."""
+    """What the run is not, items without a score and why, and the lengths behind win rates."""
     from rba_bench.evaluation.records import UNSCORED
 
+    if record.audio_control:
+        yield (
+            f"{record.task}: a control without the speech ({record.audio_control}); leaderboards rank it nowhere and "
+            "show it as a share of the full run's score"
+        )
     missing = [f"{name} {m.n_missing}" for name, m in record.metrics.items() if m.n_missing]
     if missing:
         statuses = [status for status in (*UNSCORED, "judge_failed") if record.statuses.get(status)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rba_bench.assets import find_asset, is_asset
 from rba_bench.audio import perturbations
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.audio_control import requested_control
 from rba_bench.evaluation.documents import set_fingerprint
 from rba_bench.evaluation.model_input import DEFAULT_SEED, GenerationSettings, read_generation_settings
 from rba_bench.evaluation.scorers.scorer import Scorer
@@ -60,6 +61,7 @@ class EvalRequest:
         judge: Model that judges instead of the tasks' own; `none` leaves judged metrics out.
         baseline: File or run folder with answers to beat, instead of the tasks' own.
         perturb: What is done to every clip, such as `noise=10dB,telephone`.
+        audio: Control that takes the speech away, such as `silence`; see `audio_control`.
         use_cache: Whether answers of other runs in `out` are used again.
         retry_errors: Ask again for items that an earlier attempt could not answer, or a judge could not judge.
         trust: Run Python code that task files of others name; `model_options` has `trust_remote_code` for models.
@@ -80,6 +82,7 @@ class EvalRequest:
     judge: str | None = None
     baseline: str | None = None
     perturb: str = ""
+    audio: str = ""
     use_cache: bool = True
     retry_errors: bool = False
     trust: bool = False
@@ -192,6 +195,7 @@ def protocol_spec(
     finish: Sequence[Mapping[str, Any]] = (),
     perturb: Mapping[str, Any] | None = None,
     baseline: Mapping[str, Any] | None = None,
+    audio: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The protocol as JSON values.
 
@@ -202,6 +206,7 @@ def protocol_spec(
         finish: How each scorer describes itself (judge, prompts, decoding).
         perturb: What is done to every clip: the chain in canonical form, and the version of what its names mean.
         baseline: Name and hash of the answers to beat, where the task has any.
+        audio: Control that takes the speech away: its canonical form, and the version of what its name means.
     """
     kinds, langs, prompts = set(), set(), set()
     for doc in docs:
@@ -209,7 +214,9 @@ def protocol_spec(
         langs.add(doc["target_lang"])
         prompts.add(doc["prompt"])
     wording = sha256_json(sorted(prompts)) if prompts != {""} else ""
-    optional = {"prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline}
+    optional = {
+        "prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline, "audio": audio,
+    }  # fmt: skip
     return {
         "task": spec.name,
         "version": spec.version,
@@ -264,6 +271,8 @@ def make_plan(
     docs = task.eval_docs
     settings = read_generation_settings(task.get_config("generation_kwargs"))
     perturb = perturbations.parse_perturbation(request.perturb).identity() if request.perturb else {}
+    control = requested_control(request.audio, request.perturb)
+    audio = control.identity() if control else {}
     # What the data loading said of itself travels in the description of the data set.
     description = task.dataset[task.config.test_split].info.description
     testset = (spec.config.get("dataset_kwargs") or {}).get("testset")
@@ -271,7 +280,7 @@ def make_plan(
     facts = origin.get("baseline") or {}
     baseline = {name: facts[name] for name in ("name", "sha256") if name in facts}
     descriptions = [scorer.describe() for scorer in scorers]
-    protocol = protocol_spec(spec, settings, docs, descriptions, perturb, baseline)
+    protocol = protocol_spec(spec, settings, docs, descriptions, perturb, baseline, audio)
     data = {**origin, **set_fingerprint(docs)}
     limit = request.limit if request.limit is not None and request.limit < len(docs) else None
     key = {
