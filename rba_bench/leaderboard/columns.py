@@ -103,7 +103,8 @@ def retained_column(control: str) -> Column:
             return "(ceiling)" if row.kind == CEILING else NOTHING
         return interval_text((share.value, share.low, share.high), 100.0)
 
-    return Column(f"retained, {control} %", cell)
+    name = control.replace("{", "{{").replace("}", "}}")  # a heading is a template
+    return Column(f"retained, {name} %", cell)
 
 
 def not_ok_cell(_group: BoardGroup, row: BoardRow, _metric: str) -> str:
