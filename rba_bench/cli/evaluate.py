@@ -89,9 +89,9 @@ Audio = Annotated[
     str,
     typer.Option(
         "--audio",
-        metavar="silence|shuffle|first=SECONDS",
-        help="Control run without the speech: silence of equal length, another item's clip, or only the first seconds. "
-        "Boards show how much of the full score remains.",
+        metavar="CONTROL",
+        help="Control run without the speech: silence, shuffle (another item's clip), or first=1s (only the first "
+        "second). Leaderboards show how much of the full score remains.",
     ),
 ]
 Gap = Annotated[

@@ -22,7 +22,7 @@ from rba_bench.evaluation import (
     scoring,
     task_registry,
 )
-from rba_bench.evaluation.audio_control import refuse_reader, requested_control
+from rba_bench.evaluation.audio_control import exchange_clips, facts_of, refuse_reader, requested_control
 from rba_bench.evaluation.model_input import read_generation_settings
 from rba_bench.evaluation.plan import (
     SCORE_HOOK,
@@ -189,9 +189,12 @@ def estimate_costs(request: EvalRequest) -> list[CostEstimate]:
         MissingPrerequisite: the data is absent.
     """
     estimates = []
+    control = requested_control(request.audio, request.perturb)
     for spec in requested_tasks(request):
         task = _load_task(spec, request)
         longest = read_generation_settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
+        if control is not None and control.exchanges:  # whether it can be
+            exchange_clips(facts_of(task.eval_docs), spec.name)
         docs = list(task.eval_docs)[: request.limit]
         samples = [
             answering.unscored_sample(index, doc, WORD * longest, doc["prompt"])

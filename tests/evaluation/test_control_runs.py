@@ -175,7 +175,9 @@ def test_a_test_set_that_says_one_thing_cannot_be_exchanged(tmp_path, use_model,
     monkeypatch.setitem(__import__("tests.evaluation.conftest", fromlist=["ITEMS"]).ITEMS, "triviaqa", items)
     use_model(Recorder())
     with pytest.raises(UserError, match="tiny_triviaqa: 2 of 2 items say the same.*silence"):
-        run(tmp_path, str(write_task(tmp_path, "triviaqa")), "shuffle")
+        run(tmp_path, task := str(write_task(tmp_path, "triviaqa")), "shuffle")
+    with pytest.raises(UserError, match="2 of 2 items say the same"):
+        estimate_costs(EvalRequest((task,), "scripted", out=tmp_path, audio="shuffle", trust=True))
 
 
 def test_under_stock_lm_eval_clips_are_not_exchanged(use_model):
