@@ -192,9 +192,7 @@ class RbaSpeechLM(LM):
     def plan(self, instances: Any, played: Mapping[int, Any] | None = None) -> list[PlannedRequest]:
         """See `model_input.plan_requests`. Raises UserError where clips are to be exchanged and are not `played`."""
         if self.control is not None and self.control.exchanges and played is None:
-            raise UserError(
-                "clips are exchanged within a whole test set: use `rba-bench eval --audio shuffle`"
-            )
+            raise UserError("clips are exchanged in whole test sets: use `rba-bench eval --audio shuffle`")
         identity = self.perturbation.identity() if self.perturbation else None
         return model_input.plan_requests(instances, identity, self.control, played)
 
@@ -283,8 +281,7 @@ class RbaSpeechLM(LM):
             if self.perturbation is not None:
                 content = request.key.partition("|")[0]  # the clip alone seeds its noise
                 audio = self.perturbation.apply(audio, content)
-            if self.control is not None:
-                audio = self.control.apply(audio)
+            audio = self.control.apply(audio) if self.control else audio
         spoken = model_input.spoken_text(request.audio)
         return SpeechRequest(audio, spoken, request.prompt, request.seed, request.key)
 
@@ -385,9 +382,8 @@ def load_task(path: Path, seed: int | None = None, metadata: dict[str, Any] | No
 
 def build_requests(task: Any, limit: int | None, lm: RbaSpeechLM) -> list[PlannedRequest]:
     """This rank's requests, each built by lm-eval from its document; neither is kept, so large sets stay small."""
-    played = None
-    if lm.control is not None and lm.control.exchanges:
-        played = exchanged_audio(list(task.eval_docs), task.config.task)
+    exchanges = lm.control is not None and lm.control.exchanges
+    played = exchanged_audio(list(task.eval_docs), task.config.task) if exchanges else None
     return lm.plan(_instances(task, limit, lm), played)
 
 

@@ -4,7 +4,7 @@ Resamples of the items, drawn alike for both, give the spread of the ratio; so w
 nearly all items agree the resamples know too little. Then one of two intervals has room for what was not seen: that of
 the lesser score (if it is near nothing) or that of the difference (if both are alike), each over the greater score. The
 ratio's interval is at least as wide as the narrower of them, and 1 belongs to it exactly where the difference of the
-scores is not significant. Coverage in simulation: `tests/metrics/test_retained.py`.
+scores is not significant. Coverage in simulation: `benchmarks/retained.py`.
 """
 
 import math
