@@ -200,12 +200,13 @@ def eval_command(
             estimates = estimate_costs(request)
         else:
             records, gaps = _evaluate(request, gap)
+            shares = _retained(records, request.out)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes, only the first one prints
     if dry_run:
         _print_estimates(estimates, as_json)
     else:
-        _print_records(records, gaps, as_json)
+        _print_records(records, gaps, as_json, shares)
 
 
 def _evaluate(
@@ -229,6 +230,16 @@ def _evaluate(
     return [*records, *ceiling], modality_gaps(records, ceiling, request.out)
 
 
+def _retained(records: "list[RunRecord]", out: Path) -> "dict[tuple[str, str], Interval]":
+    """What the controls among the records retain of the full runs in the same folder."""
+    controls = [record for record in records if record.audio_control]
+    if not controls:
+        return {}
+    from rba_bench.leaderboard.retained import retained_shares
+
+    return retained_shares(controls, out)
+
+
 def _print_estimates(estimates: "list[Any]", as_json: bool) -> None:
     if as_json:
         emit_json(estimates)
@@ -238,7 +249,10 @@ def _print_estimates(estimates: "list[Any]", as_json: bool) -> None:
 
 
 def _print_records(
-    records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]", as_json: bool
+    records: "list[RunRecord]",
+    gaps: "dict[tuple[str, str], Interval]",
+    as_json: bool,
+    shares: "dict[tuple[str, str], Interval] | None" = None,
 ) -> None:
     if as_json:
         emit_json(records)
@@ -257,7 +271,7 @@ def _print_records(
     if any(record.partial for record in records):
         emit("partial: --limit shortened the test set, so leaderboards refuse these records")
     for record in records:
-        for note in _record_notes(record):
+        for note in (*_control_notes(record, shares or {}), *_record_notes(record)):
             emit(note)
 
 
@@ -282,15 +296,27 @@ def _metric_rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -
         )
 
 
+def _control_notes(record: "RunRecord", shares: "dict[tuple[str, str], Interval]") -> "Iterator[str]":
+    """What a control is, and what it retains of the full run."""
+    if not record.audio_control:
+        return
+    found = {name: share for name in record.metrics if (share := shares.get((record.run_id, name)))}
+    retained = ", ".join(
+        f"{name} {100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+        for name, share in found.items()
+    )
+    compared = (
+        f"retained, % of the full run: {retained}"
+        if found
+        else "no full run in this folder, or its score may be 0"
+    )
+    yield f"{record.task}: control without the speech ({record.audio_control}), not ranked on leaderboards; {compared}"
+
+
 def _record_notes(record: "RunRecord") -> "Iterator[str]":
-    """What the run is not, items without a score and why, and the lengths behind win rates."""
+    """Items without a score and why, and the lengths behind win rates."""
     from rba_bench.evaluation.records import UNSCORED
 
-    if record.audio_control:
-        yield (
-            f"{record.task}: a control without the speech ({record.audio_control}); leaderboards rank it nowhere and "
-            "show it as a share of the full run's score"
-        )
     missing = [f"{name} {m.n_missing}" for name, m in record.metrics.items() if m.n_missing]
     if missing:
         statuses = [status for status in (*UNSCORED, "judge_failed") if record.statuses.get(status)]

@@ -18,6 +18,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.audio_control import requested_control
 from rba_bench.evaluation.documents import set_fingerprint
 from rba_bench.evaluation.model_input import DEFAULT_SEED, GenerationSettings, read_generation_settings
+from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.scorer import Scorer
 from rba_bench.evaluation.scoring import signatures
 from rba_bench.evaluation.task_registry import DECODINGS, DEFAULTS, TaskSpec, common_track
@@ -283,16 +284,44 @@ def make_plan(
     protocol = protocol_spec(spec, settings, docs, descriptions, perturb, baseline, audio)
     data = {**origin, **set_fingerprint(docs)}
     limit = request.limit if request.limit is not None and request.limit < len(docs) else None
+    seed = None if settings.decoding.temperature == 0 else settings.seed
+    name = run_id(spec.name, protocol_hash(protocol), identity, data, limit, seed)
+    folder = request.out / folder_name(str(identity["name"])) / name
+    return RunPlan(spec, task, settings, scorers, protocol, data, identity, limit, name, folder)
+
+
+def run_id(
+    task: str,
+    protocol: str,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    limit: int | None,
+    seed: int | None,
+) -> str:
+    """Name of a run, which follows from all that decides its answers.
+
+    Args:
+        task: Its name.
+        protocol: Hash of the protocol.
+        model: Identity of the model; what a server said of itself later does not count.
+        data: Description of the test set.
+        limit: Number of items if the test set is cut, else None.
+        seed: Of sampled answers, None for greedy ones.
+    """
     key = {
-        "protocol": protocol_hash(protocol),
-        "model": identifying_facts(identity),
+        "protocol": protocol,
+        "model": {name: fact for name, fact in identifying_facts(model).items() if name != "observed"},
         "data": [data["items_sha256"], data["audio_set_sha256"]],
         "limit": limit,
-        "seed": None if settings.decoding.temperature == 0 else settings.seed,
+        "seed": seed,
     }
-    run_id = f"{spec.name}-{sha256_json(key)[:12]}"
-    folder = request.out / folder_name(str(identity["name"])) / run_id
-    return RunPlan(spec, task, settings, scorers, protocol, data, identity, limit, run_id, folder)
+    return f"{task}-{sha256_json(key)[:12]}"
+
+
+def recorded_run_id(record: RunRecord, protocol: str) -> str:
+    """Name of a run like a recorded one under the protocol of that hash."""
+    seed = None if record.decoding.get("temperature") == 0 else record.seeds.get("generation")
+    return run_id(record.task, protocol, record.model, record.data, record.limit, seed)
 
 
 def model_identity(lm: "RbaSpeechLM", spec: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rba_bench.assets import weights_folder
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.evaluation import documents, outcomes
 from rba_bench.evaluation.model_input import read_generation_settings, scored_part
-from rba_bench.evaluation.plan import identifying_facts, protocol_hash, protocol_spec
+from rba_bench.evaluation.plan import protocol_hash, protocol_spec, recorded_run_id
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, check_hash
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.files import sha256_bytes, sha256_json
@@ -63,14 +63,9 @@ def check_shape(run: LoadedRun) -> Iterator[str]:
         yield "two items have one id"
     if protocol_hash(record.protocol_spec) != record.protocol_hash:
         yield "protocol_hash is not the hash of protocol_spec"
-    key = {  # a rescored record keeps the id that its first protocol gave it
-        "protocol": record.rescored[0].from_protocol if record.rescored else record.protocol_hash,
-        "model": {k: value for k, value in identifying_facts(record.model).items() if k != "observed"},
-        "data": [record.data["items_sha256"], record.data["audio_set_sha256"]],
-        "limit": limit,
-        "seed": None if record.decoding.get("temperature") == 0 else record.seeds.get("generation"),
-    }
-    if record.run_id != f"{record.task}-{sha256_json(key)[:12]}":
+    # a rescored record keeps the id that its first protocol gave it
+    first_protocol = record.rescored[0].from_protocol if record.rescored else record.protocol_hash
+    if record.run_id != recorded_run_id(record, first_protocol):
         yield "run_id does not follow from task, protocol, model, test set, limit and seed"
     if record.seeds.get("bootstrap") != BOOTSTRAP_SEED or "generation" not in record.seeds:
         yield f"seeds are {record.seeds}; intervals are drawn with {BOOTSTRAP_SEED}"

@@ -5,12 +5,13 @@ import pytest
 
 from rba_bench.audio.clips import SAMPLING_RATE
 from rba_bench.cli.evaluate import _evaluate
+from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.evaluation.harness import RbaSpeechLM
 from rba_bench.evaluation.rescoring import RescoreOptions, rescore_folder
 from rba_bench.evaluation.runner import EvalRequest, estimate_costs, evaluate
 from rba_bench.leaderboard.compare_runs import record_folder
-from tests.evaluation.conftest import ScriptedModel, read_lines, write_task
+from tests.evaluation.conftest import ITEMS, ScriptedModel, read_lines, write_task
 
 
 class Recorder(ScriptedModel):
@@ -140,6 +141,24 @@ def test_perturbed_clips_are_exchanged_and_cut_as_they_are_perturbed(tmp_path, t
         run(tmp_path, task, "silence", perturb="noise=5dB")
 
 
+def test_the_command_says_what_is_retained_of_the_full_run_beside_it(tmp_path, task, use_model, capsys):
+    answers = {item["instruction"]: item["references"][-1] for item in ITEMS["triviaqa"]}
+    use_model(Recorder(lambda request: answers[request.transcript] if request.audio.any() else "porter"))
+    words = ["eval", "--model", "scripted", "--task", task, "--out", str(tmp_path / "eval"), "--trust"]
+
+    def said(*more):
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, *more])
+        assert stopped.value.code in (0, None)
+        return capsys.readouterr().out
+
+    assert "control without the speech (silence), not ranked" in (alone := said("--audio", "silence"))
+    assert "no full run in this folder" in alone
+    assert "control" not in said()
+    # all are right, and in silence the answer to one question of three
+    assert "retained, % of the full run: asserted_match 33.3 [" in said("--audio", "silence")
+
+
 @pytest.mark.parametrize("command", [evaluate, estimate_costs])
 @pytest.mark.parametrize("audio", ["silence", "shuffle", "first=1s"])
 def test_a_model_that_reads_the_transcript_is_refused_before_it_is_loaded(
@@ -172,7 +191,7 @@ def test_the_gap_to_such_a_model_is_refused_before_the_run(tmp_path, task, use_m
 
 def test_a_test_set_that_says_one_thing_cannot_be_exchanged(tmp_path, use_model, monkeypatch):
     items = [{"instruction": "which river runs through arvania", "references": ["dorn"]}]
-    monkeypatch.setitem(__import__("tests.evaluation.conftest", fromlist=["ITEMS"]).ITEMS, "triviaqa", items)
+    monkeypatch.setitem(ITEMS, "triviaqa", items)
     use_model(Recorder())
     with pytest.raises(UserError, match="tiny_triviaqa: 2 of 2 items say the same.*silence"):
         run(tmp_path, task := str(write_task(tmp_path, "triviaqa")), "shuffle")
