@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import rba_bench as rba
 from rba_bench.audio.clips import SAMPLING_RATE
 from rba_bench.cli.evaluate import _evaluate
 from rba_bench.cli.main import main
@@ -203,3 +204,22 @@ def test_under_stock_lm_eval_clips_are_not_exchanged(use_model):
     lm = RbaSpeechLM("scripted", audio_control="shuffle", model=Recorder())
     with pytest.raises(UserError, match="rba-bench eval --audio shuffle"):
         lm.plan([])
+
+
+def test_a_server_gets_the_same_as_a_local_model(tmp_path, task, use_model):
+    """Servers get the whole test set at once, and read each clip when it is sent."""
+    model = use_model(Recorder())
+    model.streams = True
+    _, samples = run(tmp_path, task, "silence")
+    assert len(samples) == 6 and len(model.waves) == 6 and not any(wave.any() for _, wave in model.waves)
+
+
+def test_from_python_it_is_an_option_of_evaluate(tmp_path, task, use_model):
+    use_model(Recorder())
+    shuffled = rba.evaluate("scripted", task, audio="shuffle", out=tmp_path / "eval", trust=True)
+    assert "(control without the speech: shuffle)" in shuffled.summary() and not shuffled.partial
+    assert shuffled.record("tiny_triviaqa")["protocol_spec"]["audio"]["text"] == "shuffle"
+    assert all(sample["played_sha256"] not in ("", sample["audio_sha256"]) for sample in shuffled.samples)
+    full = rba.evaluate("scripted", task, out=tmp_path / "eval", trust=True)
+    table = rba.compare(shuffled, full, across=True).to_pandas().set_index("metric")
+    assert table["retained"].isna().all(), "the transcript is no answer, so the full score is 0"
