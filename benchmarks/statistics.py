@@ -1,6 +1,6 @@
 """Do the intervals and rank bands keep their promise? Simulations with known truth, as Markdown tables.
 
-    python benchmarks/statistics.py            # about 5 idle minutes; --only coverage, --only boards
+    python benchmarks/statistics.py            # about 6 idle minutes; --only coverage, --only retained, --only boards
     python benchmarks/statistics.py --quick    # seconds, coarse
 
 Coverage is the share of data sets whose interval holds the true value: 95 % is promised. "before" is the percentile
@@ -17,9 +17,10 @@ from pathlib import Path
 
 def main() -> None:
     """Print the tables."""
+    from retained import shares
     from simulations import FULL, QUICK, boards, coverages
 
-    parts = {"coverage": coverages, "boards": boards}
+    parts = {"coverage": coverages, "retained": shares, "boards": boards}
     parser = argparse.ArgumentParser(
         description="Coverage of intervals, rank bands and studies in simulation."
     )

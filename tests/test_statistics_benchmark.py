@@ -24,6 +24,7 @@ def test_the_quick_tables_are_whole() -> None:
         "One system, independent items",
         "One system, clusters",
         "Two equal systems, clusters",
+        "What a score retains, 0/1 items",
         "Boards of 10 equal systems that order some pair, %",
         "The same by own intervals, %",
         "Power",

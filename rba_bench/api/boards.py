@@ -73,6 +73,8 @@ class Comparison:
     def to_pandas(self) -> "pd.DataFrame":
         """One line for each task and metric: scores of A and B, A minus B with paired interval, wins, ties, losses.
 
+        Where A is a control of B (`evaluate(audio=...)`), `retained` is its score as a share of that of B.
+
         Raises:
             MissingPrerequisite: pandas is not installed.
         """
@@ -89,6 +91,9 @@ class Comparison:
                     "low": metric["difference"]["low"],
                     "high": metric["difference"]["high"],
                     **{name: metric[name] for name in counts},
+                    "retained": (metric["retained"] or {}).get("value"),
+                    "retained_low": (metric["retained"] or {}).get("low"),
+                    "retained_high": (metric["retained"] or {}).get("high"),
                 }
                 for pair in self.to_dict()["comparisons"]
                 for metric in pair["metrics"]

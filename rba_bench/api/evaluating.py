@@ -151,7 +151,9 @@ class Run:
         """Title, headings and rows of the scores."""
         from rba_bench.evaluation.records import describe_failures
 
-        title = self.model + (" (partial: the test sets were cut)" if self.partial else "")
+        controls = sorted({record.audio_control for record in self._records.values()} - {""})
+        title = self.model + "".join(f" (control without the speech: {control})" for control in controls)
+        title += " (partial: the test sets were cut)" if self.partial else ""
         rows: list[tuple[str, ...]] = [
             (
                 task,
@@ -183,6 +185,7 @@ def evaluate(
     judge: str | None = None,
     baseline: str | None = None,
     perturb: str = "",
+    audio: str = "",
     seed: int = 1234,
     batch_size: int = 32,
     batch_seconds: float | None = None,
@@ -209,6 +212,7 @@ def evaluate(
         judge: Judge model instead of the one that the tasks name; `none` leaves judged metrics out.
         baseline: File or run with baseline responses, instead of the one that the tasks name.
         perturb: Perturbation of every clip, such as `noise=10dB,telephone`.
+        audio: Control run without the speech: `silence`, `shuffle` (another item's clip) or `first=1s`.
         seed: Random seed for sampled decoding.
         batch_size: Largest number of clips in a batch.
         batch_seconds: Largest amount of audio in a batch, in seconds; None for 12 s times `batch_size`.
@@ -239,9 +243,9 @@ def evaluate(
         request = make_request(
             [tasks] if isinstance(tasks, str) else tasks,
             None if model is None else os.fspath(model),
-            track, out=folder, limit=limit, judge=judge, baseline=baseline, perturb=perturb, seed=seed,
-            batch_size=batch_size, batch_seconds=batch_seconds, device=device, data_dir=optional_path(data_dir),
-            pad=pad, encoder_cache=optional_path(encoder_cache), language=language,
+            track, out=folder, limit=limit, judge=judge, baseline=baseline, perturb=perturb, audio=audio,
+            seed=seed, batch_size=batch_size, batch_seconds=batch_seconds, device=device,
+            data_dir=optional_path(data_dir), pad=pad, encoder_cache=optional_path(encoder_cache), language=language,
             template=check_template_variables(template or {}), trust=trust, retry_errors=retry_errors, use_cache=cache,
         )  # fmt: skip
         records = run(request)

@@ -9,6 +9,7 @@ import typer
 
 from rba_bench.cli import options
 from rba_bench.cli.output import emit, emit_json, emit_table
+from rba_bench.errors import UserError
 from rba_bench.progress import stdout_reserved
 
 if TYPE_CHECKING:
@@ -84,6 +85,15 @@ Perturb = Annotated[
         help="Change every clip with a fixed seed, for example noise=10dB,reverb=small,speed=1.2,telephone.",
     ),
 ]
+Audio = Annotated[
+    str,
+    typer.Option(
+        "--audio",
+        metavar="CONTROL",
+        help="Control run without the speech: silence, shuffle (another item's clip), or first=1s (only the first "
+        "second). Leaderboards show how much of the full score remains.",
+    ),
+]
 Gap = Annotated[
     str | None,
     typer.Option(
@@ -153,6 +163,7 @@ def eval_command(
     baseline: Baseline = None,
     gap: Gap = None,
     perturb: Perturb = "",
+    audio: Audio = "",
     dry_run: DryRun = False,
     seed: Seed = 1234,
     batch_size: BatchSize = 32,
@@ -176,8 +187,8 @@ def eval_command(
     from rba_bench.textlm.chat import parse_template_variables
 
     settings: dict[str, Any] = {
-        "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "seed": seed,
-        "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
+        "limit": limit, "out": out or OUT, "judge": judge, "baseline": baseline, "perturb": perturb, "audio": audio,
+        "seed": seed, "data_dir": data_dir, "batch_size": batch_size, "batch_seconds": batch_seconds, "device": device,
         "retry_errors": retry_errors, "use_cache": cache, "trust": trust, "pad": pad, "encoder_cache": encoder_cache,
         "language": language, "template": parse_template_variables(template or ()),
     }  # fmt: skip
@@ -189,12 +200,13 @@ def eval_command(
             estimates = estimate_costs(request)
         else:
             records, gaps = _evaluate(request, gap)
+            shares = _retained(records, request.out)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes, only the first one prints
     if dry_run:
         _print_estimates(estimates, as_json)
     else:
-        _print_records(records, gaps, as_json)
+        _print_records(records, gaps, as_json, shares)
 
 
 def _evaluate(
@@ -205,6 +217,10 @@ def _evaluate(
 
     from rba_bench.evaluation.runner import evaluate
 
+    if gap is not None and request.audio:
+        raise UserError(
+            "--gap compares with a model that reads the transcript, and --audio takes it away: leave one out"
+        )
     records = evaluate(request)
     if gap is None:
         return records, {}
@@ -212,6 +228,16 @@ def _evaluate(
 
     ceiling = evaluate(replace(request, model=gap))
     return [*records, *ceiling], modality_gaps(records, ceiling, request.out)
+
+
+def _retained(records: "list[RunRecord]", out: Path) -> "dict[tuple[str, str], Interval]":
+    """What the controls among the records retain of the full runs in the same folder."""
+    controls = [record for record in records if record.audio_control]
+    if not controls:
+        return {}
+    from rba_bench.leaderboard.retained import retained_shares
+
+    return retained_shares(controls, out)
 
 
 def _print_estimates(estimates: "list[Any]", as_json: bool) -> None:
@@ -223,7 +249,10 @@ def _print_estimates(estimates: "list[Any]", as_json: bool) -> None:
 
 
 def _print_records(
-    records: "list[RunRecord]", gaps: "dict[tuple[str, str], Interval]", as_json: bool
+    records: "list[RunRecord]",
+    gaps: "dict[tuple[str, str], Interval]",
+    as_json: bool,
+    shares: "dict[tuple[str, str], Interval] | None" = None,
 ) -> None:
     if as_json:
         emit_json(records)
@@ -242,7 +271,7 @@ def _print_records(
     if any(record.partial for record in records):
         emit("partial: --limit shortened the test set, so leaderboards refuse these records")
     for record in records:
-        for note in _record_notes(record):
+        for note in (*_control_notes(record, shares or {}), *_record_notes(record)):
             emit(note)
 
 
@@ -265,6 +294,23 @@ def _metric_rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -
             record.protocol_hash[:12],
             record.created[:10],
         )
+
+
+def _control_notes(record: "RunRecord", shares: "dict[tuple[str, str], Interval]") -> "Iterator[str]":
+    """What a control is, and what it retains of the full run."""
+    if not record.audio_control:
+        return
+    found = {name: share for name in record.metrics if (share := shares.get((record.run_id, name)))}
+    retained = ", ".join(
+        f"{name} {100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+        for name, share in found.items()
+    )
+    compared = (
+        f"retained, % of the full run: {retained}"
+        if found
+        else "no full run in this folder, or its score may be 0"
+    )
+    yield f"{record.task}: control without the speech ({record.audio_control}), not ranked on leaderboards; {compared}"
 
 
 def _record_notes(record: "RunRecord") -> "Iterator[str]":

@@ -1,7 +1,7 @@
 """Answering every item of a run once, and keeping each answer the moment it exists.
 
 Answers are kept twice. `samples.jsonl` in the run folder makes a run resumable. `answers.sqlite` beside all runs keeps
-them by everything that decides an answer: model, clip with its perturbation, prompt, decoding and seed. So a change of
+them by everything that decides an answer: model, clip as the model gets it, prompt, decoding and seed. So a change of
 metric, judge or task version makes another run, but asks for no answer again. Failures are not kept: those items are
 asked again. Several processes may use the cache at once, and a kill loses nothing that was written.
 """
@@ -40,7 +40,7 @@ def answer_key(
 
     Args:
         model: Identity of the model, without names and paths.
-        clip: Content key of the clip, perturbations included.
+        clip: Content key of the clip, perturbations and controls included.
         transcript: What is spoken: text oracles read it.
         prompt: Text beside the audio.
         decoding: Length, temperature, top-p.
@@ -212,10 +212,13 @@ def _sample(doc: Mapping[str, Any], planned: PlannedRequest, answer: Answer) -> 
         status = "empty"
     elif status == "ok" and score.failure:
         status = "judge_failed"
+    own = doc["audio"]["sha256"]
+    played = planned.audio.get("sha256", own) if isinstance(planned.audio, Mapping) else own
     return Sample(
         **{name: doc[name] for name in _SHARED},
         doc_id=planned.doc_id,
-        audio_sha256=doc["audio"]["sha256"],
+        audio_sha256=own,
+        played_sha256="" if played == own else played,
         prompt=planned.prompt,
         response=answer.generation.text,
         extracted=answer.text,

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rba_bench.audio import perturbations
 from rba_bench.audio.clips import AudioError
 from rba_bench.errors import UserError
 from rba_bench.evaluation import model_input, outcomes
+from rba_bench.evaluation.audio_control import exchanged_audio, refuse_reader, requested_control
 from rba_bench.evaluation.model_input import AnswerBatch, PlannedRequest, load_wave
 from rba_bench.evaluation.records import UNANSWERED
 from rba_bench.speechlm.speech_model import SAMPLING_RATE, SpeechLM, SpeechRequest
@@ -95,12 +96,14 @@ class RbaSpeechLM(LM):
         device: Torch device; by default a GPU if there is one.
         batch_seconds: Most audio per batch in seconds, padding included; halved whenever memory runs out.
         perturb: What is done to every clip before the model gets it, such as `noise=10dB,telephone`.
+        audio_control: What takes the speech away, such as `silence`; `shuffle` under `rba-bench eval` alone.
         model: A loaded model instead of `pretrained`.
         model_options: Passed on to the loader: `true_length`, `encoder_cache`, `trust_remote_code`,
             `template` (`enable_thinking=false`).
 
     Raises:
         MissingPrerequisite: the checkpoint does not exist.
+        UserError: an option that is not valid, or a control for a model that takes no audio.
     """
 
     MULTIMODAL = True
@@ -113,6 +116,7 @@ class RbaSpeechLM(LM):
         max_batch_size: int | None = None,
         batch_seconds: float | None = None,
         perturb: str = "",
+        audio_control: str = "",
         model: SpeechLM | None = None,
         **model_options: Any,
     ) -> None:
@@ -132,6 +136,7 @@ class RbaSpeechLM(LM):
             raise UserError(f"batch size must be at least 1, not {batch_size}")
         self.planner = BatchPlanner(self.batch_size, batch_seconds)
         self.perturbation = perturbations.parse_perturbation(perturb) if perturb else None
+        self.control = requested_control(audio_control, perturb)
         self.pretrained = str(pretrained)
         self.device_name = device or _default_device()
         if model is None:
@@ -141,6 +146,8 @@ class RbaSpeechLM(LM):
                 self.pretrained, batch_size=self.batch_size, device=self.device_name, **model_options
             )
         self.model = model
+        if model.reads_transcript:
+            refuse_reader(self.control, self.pretrained)
 
     @classmethod
     def create_from_arg_obj(
@@ -182,10 +189,12 @@ class RbaSpeechLM(LM):
         outcomes.check_answers(MODEL_NAME, item_outcomes)
         return texts
 
-    def plan(self, instances: Any) -> list[PlannedRequest]:
-        """See `model_input.plan_requests`."""
+    def plan(self, instances: Any, played: Mapping[int, Any] | None = None) -> list[PlannedRequest]:
+        """See `model_input.plan_requests`. Raises UserError where clips are to be exchanged and are not `played`."""
+        if self.control is not None and self.control.exchanges and played is None:
+            raise UserError("clips are exchanged in whole test sets: use `rba-bench eval --audio shuffle`")
         identity = self.perturbation.identity() if self.perturbation else None
-        return model_input.plan_requests(instances, identity)
+        return model_input.plan_requests(instances, identity, self.control, played)
 
     def stream(
         self, requests: Sequence[PlannedRequest], done: Collection[int] = frozenset()
@@ -272,6 +281,7 @@ class RbaSpeechLM(LM):
             if self.perturbation is not None:
                 content = request.key.partition("|")[0]  # the clip alone seeds its noise
                 audio = self.perturbation.apply(audio, content)
+            audio = self.control.apply(audio) if self.control else audio
         spoken = model_input.spoken_text(request.audio)
         return SpeechRequest(audio, spoken, request.prompt, request.seed, request.key)
 
@@ -372,7 +382,9 @@ def load_task(path: Path, seed: int | None = None, metadata: dict[str, Any] | No
 
 def build_requests(task: Any, limit: int | None, lm: RbaSpeechLM) -> list[PlannedRequest]:
     """This rank's requests, each built by lm-eval from its document; neither is kept, so large sets stay small."""
-    return lm.plan(_instances(task, limit, lm))
+    exchanges = lm.control is not None and lm.control.exchanges
+    played = exchanged_audio(list(task.eval_docs), task.config.task) if exchanges else None
+    return lm.plan(_instances(task, limit, lm), played)
 
 
 def _instances(task: Any, limit: int | None, lm: RbaSpeechLM) -> Iterator[Instance]:

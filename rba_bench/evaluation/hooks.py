@@ -31,8 +31,8 @@ harness.register()
 # What lm-eval hands over beside `dataset_kwargs`: the task's metadata and the model's arguments
 METADATA_KEYS = (
     "version", "benchmark", "track", "variant", "judge", "model", "pretrained", "batch_size", "max_batch_size",
-    "device", "config_source", "batch_seconds", "perturb", "true_length", "encoder_cache", "trust_remote_code",
-    "language", "template",
+    "device", "config_source", "batch_seconds", "perturb", "audio_control", "true_length", "encoder_cache",
+    "trust_remote_code", "language", "template",
 )  # fmt: skip
 JUDGE_VARIABLE = "RBA_JUDGE"
 ROWS_AT_ONCE = 1000

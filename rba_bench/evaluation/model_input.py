@@ -21,6 +21,7 @@ import numpy as np
 from rba_bench.audio import clips, samples
 from rba_bench.audio.decoding import CLIP_BYTES
 from rba_bench.errors import UserError
+from rba_bench.evaluation.audio_control import AudioControl
 from rba_bench.files import canonical_json, sha256_bytes
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.replies import ReplyParts, split_reply
@@ -234,7 +235,7 @@ class PlannedRequest:
         settings: Decoding and stop strings.
         duration: Of the clip, in seconds.
         seed: Of its sampled answer.
-        key: Content of the clip, perturbations included.
+        key: Content of the clip, perturbations and controls included.
     """
 
     index: int
@@ -253,18 +254,24 @@ class PlannedRequest:
 
 
 def plan_requests(
-    instances: Iterable["Instance"], perturbation: Mapping[str, Any] | None = None
+    instances: Iterable["Instance"],
+    perturbation: Mapping[str, Any] | None = None,
+    control: AudioControl | None = None,
+    played: Mapping[int, Any] | None = None,
 ) -> list[PlannedRequest]:
     """lm-eval's instances as the requests that will be sent. Instances are not kept.
 
     Args:
         instances: One for each item, or several for `repeats`: the same question again draws another sample.
         perturbation: Identity of what is done to every clip.
+        control: What takes the speech away.
+        played: By document the clip that is played instead of its own, where clips are exchanged.
 
     Raises:
         UserError: an item does not have exactly one clip. A clip that is null cannot be decoded, which is no error.
     """
     suffix = "|" + canonical_json(perturbation).decode() if perturbation else ""
+    suffix += control.key_suffix() if control else ""
     repeats: Counter[tuple[str, str]] = Counter()
     planned = []
     for index, instance in enumerate(instances):
@@ -274,6 +281,8 @@ def plan_requests(
         if len(listed) != 1 or audio is None:
             raise UserError(f"{instance.task_name}: expected one clip per item, found {len(listed)}")
         [clip] = listed
+        doc_id = -1 if instance.doc_id is None else instance.doc_id
+        clip = clip if played is None else played[doc_id]
         # One object for equal settings, of which lm-eval makes a copy for every item
         settings = _parsed_settings(json.dumps(dict(kwargs), sort_keys=True))
         try:
@@ -283,8 +292,9 @@ def plan_requests(
         key += suffix
         seed = stable_seed("eval", settings.seed, prompt, key, repeats[prompt, key])
         repeats[prompt, key] += 1
-        doc_id = -1 if instance.doc_id is None else instance.doc_id
-        planned.append(PlannedRequest(index, doc_id, prompt, clip, settings, clip_duration(clip), seed, key))
+        duration = clip_duration(clip)
+        duration = duration if control is None else control.length(duration)
+        planned.append(PlannedRequest(index, doc_id, prompt, clip, settings, duration, seed, key))
     return planned
 
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from rba_bench.assets import find_asset, is_asset
 from rba_bench.audio import perturbations
 from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.evaluation.audio_control import requested_control
 from rba_bench.evaluation.documents import set_fingerprint
 from rba_bench.evaluation.model_input import DEFAULT_SEED, GenerationSettings, read_generation_settings
+from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.scorer import Scorer
 from rba_bench.evaluation.scoring import signatures
 from rba_bench.evaluation.task_registry import DECODINGS, DEFAULTS, TaskSpec, common_track
@@ -60,6 +62,7 @@ class EvalRequest:
         judge: Model that judges instead of the tasks' own; `none` leaves judged metrics out.
         baseline: File or run folder with answers to beat, instead of the tasks' own.
         perturb: What is done to every clip, such as `noise=10dB,telephone`.
+        audio: Control that takes the speech away, such as `silence`; see `audio_control`.
         use_cache: Whether answers of other runs in `out` are used again.
         retry_errors: Ask again for items that an earlier attempt could not answer, or a judge could not judge.
         trust: Run Python code that task files of others name; `model_options` has `trust_remote_code` for models.
@@ -80,6 +83,7 @@ class EvalRequest:
     judge: str | None = None
     baseline: str | None = None
     perturb: str = ""
+    audio: str = ""
     use_cache: bool = True
     retry_errors: bool = False
     trust: bool = False
@@ -192,6 +196,7 @@ def protocol_spec(
     finish: Sequence[Mapping[str, Any]] = (),
     perturb: Mapping[str, Any] | None = None,
     baseline: Mapping[str, Any] | None = None,
+    audio: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The protocol as JSON values.
 
@@ -202,6 +207,7 @@ def protocol_spec(
         finish: How each scorer describes itself (judge, prompts, decoding).
         perturb: What is done to every clip: the chain in canonical form, and the version of what its names mean.
         baseline: Name and hash of the answers to beat, where the task has any.
+        audio: Control that takes the speech away: its canonical form, and the version of what its name means.
     """
     kinds, langs, prompts = set(), set(), set()
     for doc in docs:
@@ -209,7 +215,9 @@ def protocol_spec(
         langs.add(doc["target_lang"])
         prompts.add(doc["prompt"])
     wording = sha256_json(sorted(prompts)) if prompts != {""} else ""
-    optional = {"prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline}
+    optional = {
+        "prompts": wording, "finish": list(finish), "perturb": perturb, "baseline": baseline, "audio": audio,
+    }  # fmt: skip
     return {
         "task": spec.name,
         "version": spec.version,
@@ -264,6 +272,8 @@ def make_plan(
     docs = task.eval_docs
     settings = read_generation_settings(task.get_config("generation_kwargs"))
     perturb = perturbations.parse_perturbation(request.perturb).identity() if request.perturb else {}
+    control = requested_control(request.audio, request.perturb)
+    audio = control.identity() if control else {}
     # What the data loading said of itself travels in the description of the data set.
     description = task.dataset[task.config.test_split].info.description
     testset = (spec.config.get("dataset_kwargs") or {}).get("testset")
@@ -271,19 +281,47 @@ def make_plan(
     facts = origin.get("baseline") or {}
     baseline = {name: facts[name] for name in ("name", "sha256") if name in facts}
     descriptions = [scorer.describe() for scorer in scorers]
-    protocol = protocol_spec(spec, settings, docs, descriptions, perturb, baseline)
+    protocol = protocol_spec(spec, settings, docs, descriptions, perturb, baseline, audio)
     data = {**origin, **set_fingerprint(docs)}
     limit = request.limit if request.limit is not None and request.limit < len(docs) else None
+    seed = None if settings.decoding.temperature == 0 else settings.seed
+    name = run_id(spec.name, protocol_hash(protocol), identity, data, limit, seed)
+    folder = request.out / folder_name(str(identity["name"])) / name
+    return RunPlan(spec, task, settings, scorers, protocol, data, identity, limit, name, folder)
+
+
+def run_id(
+    task: str,
+    protocol: str,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    limit: int | None,
+    seed: int | None,
+) -> str:
+    """Name of a run, which follows from all that decides its answers.
+
+    Args:
+        task: Its name.
+        protocol: Hash of the protocol.
+        model: Identity of the model; what a server said of itself later does not count.
+        data: Description of the test set.
+        limit: Number of items if the test set is cut, else None.
+        seed: Of sampled answers, None for greedy ones.
+    """
     key = {
-        "protocol": protocol_hash(protocol),
-        "model": identifying_facts(identity),
+        "protocol": protocol,
+        "model": {name: fact for name, fact in identifying_facts(model).items() if name != "observed"},
         "data": [data["items_sha256"], data["audio_set_sha256"]],
         "limit": limit,
-        "seed": None if settings.decoding.temperature == 0 else settings.seed,
+        "seed": seed,
     }
-    run_id = f"{spec.name}-{sha256_json(key)[:12]}"
-    folder = request.out / folder_name(str(identity["name"])) / run_id
-    return RunPlan(spec, task, settings, scorers, protocol, data, identity, limit, run_id, folder)
+    return f"{task}-{sha256_json(key)[:12]}"
+
+
+def recorded_run_id(record: RunRecord, protocol: str) -> str:
+    """Name of a run like a recorded one under the protocol of that hash."""
+    seed = None if record.decoding.get("temperature") == 0 else record.seeds.get("generation")
+    return run_id(record.task, protocol, record.model, record.data, record.limit, seed)
 
 
 def model_identity(lm: "RbaSpeechLM", spec: str) -> dict[str, Any]:

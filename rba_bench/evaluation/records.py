@@ -75,6 +75,7 @@ class Sample(_Record):
         cluster: Items with equal text share it (one sentence in several voices); intervals draw them together.
         prompt: Text sent beside the audio.
         instruction: What is spoken.
+        played_sha256: Hash of the clip that was played instead of the item's own (`--audio shuffle`), "" if none was.
         response: Raw text of the model, with its thinking and what marks it, if it writes any.
         extracted: The part of the response that was scored: what follows the thinking, up to the end of the turn.
         baseline: Stored answer the response is compared with in a win rate.
@@ -111,6 +112,7 @@ class Sample(_Record):
     extra: str = ""
     heard: str = ""
     reasoning: str = ""
+    played_sha256: ClipHash | Literal[""] = ""
     scores: dict[str, float | list[int]]
     judge: dict[str, Any] | None = None
     status: Status
@@ -289,6 +291,12 @@ class RunRecord(_Record):
     samples_sha256: Hash
     created: Moment
     rescored: list[Rescoring] = Field(default_factory=list)
+
+    @property
+    def audio_control(self) -> str:
+        """Name of the control that took the speech away, such as `silence`; "" for a run with the items' clips."""
+        entry = self.protocol_spec.get("audio")
+        return plain(entry.get("text") if isinstance(entry, Mapping) else entry) if entry else ""
 
     @field_validator("statuses", mode="before")
     @classmethod

@@ -36,7 +36,7 @@ from rba_bench.progress import say
 from rba_bench.untrusted import plain
 
 # Parts of a protocol that decide the answers; all else decides how they are scored
-ANSWERING = ("decoding", "prompts", "perturb", "baseline")
+ANSWERING = ("decoding", "prompts", "perturb", "baseline", "audio")
 ANSWERING_YAML = (
     "output_type", "test_split", "process_docs", "description", "doc_to_text", "doc_to_audio", "gen_prefix",
     "num_fewshot", "repeats", "filter_list",

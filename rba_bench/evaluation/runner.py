@@ -22,6 +22,7 @@ from rba_bench.evaluation import (
     scoring,
     task_registry,
 )
+from rba_bench.evaluation.audio_control import exchange_clips, facts_of, refuse_reader, requested_control
 from rba_bench.evaluation.model_input import read_generation_settings
 from rba_bench.evaluation.plan import (
     SCORE_HOOK,
@@ -61,6 +62,7 @@ def evaluate(request: EvalRequest) -> list[RunRecord]:
         request.device,
         batch_seconds=request.batch_seconds,
         perturb=request.perturb,
+        audio_control=request.audio,
         **request.model_options,
     )
     identity = model_identity(lm, request.model)
@@ -71,6 +73,9 @@ def requested_tasks(request: EvalRequest) -> list[task_registry.TaskSpec]:
     """The tasks of a request. Raises UserError for values that cannot be meant."""
     if request.limit is not None and request.limit <= 0:
         raise UserError(f"--limit must be at least 1, not {request.limit}")
+    control = requested_control(request.audio, request.perturb)
+    if request.model.partition(":")[0] == "text":  # before it is loaded
+        refuse_reader(control, request.model)
     specs = task_registry.resolve_tasks(request.tasks, request.track, request.decodings)
     if not request.trust:
         for spec in specs:
@@ -184,9 +189,12 @@ def estimate_costs(request: EvalRequest) -> list[CostEstimate]:
         MissingPrerequisite: the data is absent.
     """
     estimates = []
+    control = requested_control(request.audio, request.perturb)
     for spec in requested_tasks(request):
         task = _load_task(spec, request)
         longest = read_generation_settings(task.get_config("generation_kwargs")).decoding.max_new_tokens
+        if control is not None and control.exchanges:  # whether it can be
+            exchange_clips(facts_of(task.eval_docs), spec.name)
         docs = list(task.eval_docs)[: request.limit]
         samples = [
             answering.unscored_sample(index, doc, WORD * longest, doc["prompt"])

@@ -1,17 +1,19 @@
 """Runs of one task, protocol and test set, ranked and compared with a baseline and a text ceiling in pairs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.lengths import MeanLengths, is_win_rate, mean_lengths
 from rba_bench.evaluation.metric import RANKING
+from rba_bench.evaluation.plan import protocol_hash
 from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
 from rba_bench.evaluation.task_registry import ORDER
 from rba_bench.files import sha256_json
 from rba_bench.leaderboard.board_ranks import model_bands
+from rba_bench.leaderboard.controls import control_names, match_controls, without_full_run
 from rba_bench.leaderboard.loaded_runs import (
     CEILING,
     KINDS,
@@ -42,6 +44,12 @@ def group_key(record: RunRecord) -> GroupKey:
     return (record.task, record.protocol_hash, data_hash(record))
 
 
+def full_run_key(record: RunRecord) -> GroupKey:
+    """`group_key` of the runs that a control is a share of: the same protocol with the items' own clips."""
+    spec = {name: value for name, value in record.protocol_spec.items() if name != "audio"}
+    return (record.task, protocol_hash(spec), data_hash(record))
+
+
 @dataclass(frozen=True)
 class BoardRow:
     """One run in its group.
@@ -54,6 +62,8 @@ class BoardRow:
             row).
         ceiling: Label of the ceiling that the gap is measured from, "" if there is none.
         lengths: Mean lengths of answers and baseline per win rate; empty where there is none.
+        controls: Runs of the same model without the speech, by the name of the control.
+        retained: By the name of the control and by metric, its score as a share of this row's, paired.
     """
 
     run: LoadedRun
@@ -65,6 +75,8 @@ class BoardRow:
     gap: dict[str, Interval]
     ceiling: str
     lengths: dict[str, MeanLengths]
+    controls: dict[str, LoadedRun] = field(default_factory=dict)
+    retained: dict[str, dict[str, Interval]] = field(default_factory=dict)
 
 
 class BoardGroup:
@@ -75,20 +87,28 @@ class BoardGroup:
         runs: All runs of the group.
         baseline: Name or training method of the row that the others are compared with.
         ceiling: Name of the text ceiling that modality gaps are measured from; by default see `matching_ceilings`.
+        controls: Runs of the same task and test set without the speech; they are compared with their full runs alone.
 
     Attributes:
         record: A record of the group, for what all of them have in common.
         primary: The metric that the group is ranked by.
         perturbation: How every clip was changed, "" if it was not.
+        control: What took the speech away in all runs, "" if nothing did.
+        controls: The controls that rows have, in the order of their columns.
         labels: Names that tell the runs apart, in the order of `runs`.
         ceilings: Positions of the runs that read the transcript.
 
     Raises:
-        UserError: the records report different metrics.
+        UserError: the records report different metrics, or a control has no full run.
     """
 
     def __init__(
-        self, key: GroupKey, runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None
+        self,
+        key: GroupKey,
+        runs: Sequence[LoadedRun],
+        baseline: str,
+        ceiling: str | None = None,
+        controls: Sequence[LoadedRun] = (),
     ) -> None:
         self.task, self.protocol_hash, self.data_hash = key
         self.baseline, self.ceiling = baseline, ceiling
@@ -101,6 +121,9 @@ class BoardGroup:
             )
         self.primary = _primary_metric(self.runs[0])
         self.perturbation = plain((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
+        self.control = self.record.audio_control
+        self._controls = match_controls(controls, self.runs)
+        self.controls = control_names(run for runs in self._controls for run in runs.values())
         names = [run.name for run in self.runs]
         seeded = [f"{run.name} (seed {run.record.seeds.get('generation')})" for run in self.runs]
         self.labels = []
@@ -178,11 +201,18 @@ class BoardGroup:
             gap={} if ceiling is None else self._differences(ceiling, index),
             ceiling="" if ceiling is None else self.labels[ceiling],
             lengths={metric: length for metric, length in lengths.items() if length},
+            controls=self._controls[index],
+            retained={name: self._retained(each, run) for name, each in self._controls[index].items()},
         )
 
     def _differences(self, a: int, b: int) -> dict[str, Interval]:
         intervals = {metric: self.difference(a, b, metric) for metric in self.metrics}
         return {metric: interval for metric, interval in intervals.items() if interval is not None}
+
+    def _retained(self, control: LoadedRun, full: LoadedRun) -> dict[str, Interval]:
+        pair = RunPair(control, full, self._resampled)
+        shares = {name: pair.retained(name) for name in self.metrics if name in control.record.metrics}
+        return {metric: share for metric, share in shares.items() if share is not None}
 
     def _ceiling_of(self, index: int) -> int | None:
         if index in self.ceilings:
@@ -213,14 +243,23 @@ class BoardGroup:
         return model_bands([self.runs[index] for index in models], metric, difference, self._resampled)
 
 
-def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
+def group_runs(
+    runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None, controls_apart: bool = False
+) -> list[BoardGroup]:
     """Runs sorted into groups by task, protocol hash and test set.
 
+    Args:
+        runs: All runs.
+        baseline: See `BoardGroup`.
+        ceiling: See `BoardGroup`.
+        controls_apart: Controls form groups of their own, instead of going with their full runs.
+
     Raises:
-        UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
+        UserError: the runs belong to different tracks, none of them is the ceiling that was asked for, or all are
+            controls without a full run.
     """
     check_runs(runs, ceiling)
-    return in_order(form_groups(runs, baseline, ceiling))
+    return in_order(form_groups(runs, baseline, ceiling, controls_apart))
 
 
 def check_runs(runs: Sequence[LoadedRun], ceiling: str | None) -> None:
@@ -242,12 +281,24 @@ def check_runs(runs: Sequence[LoadedRun], ceiling: str | None) -> None:
         )
 
 
-def form_groups(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
-    """Groups of runs that were checked together; all runs of one task decide its groups, whatever the other tasks."""
+def form_groups(
+    runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None, controls_apart: bool = False
+) -> list[BoardGroup]:
+    """Groups of runs that were checked together; all runs of one task decide its groups, whatever the other tasks.
+
+    Raises:
+        UserError: all runs with which a control could stand are missing.
+    """
     by_key: dict[GroupKey, list[LoadedRun]] = {}
+    controls: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
-        by_key.setdefault(group_key(run.record), []).append(run)
-    return [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
+        if run.record.audio_control and not controls_apart:
+            controls.setdefault(full_run_key(run.record), []).append(run)
+        else:
+            by_key.setdefault(group_key(run.record), []).append(run)
+    if alone := [run for key in controls.keys() - by_key.keys() for run in controls[key]]:
+        raise UserError(without_full_run(min(alone, key=lambda run: run.folder)))
+    return [BoardGroup(key, by_key[key], baseline, ceiling, controls.get(key, ())) for key in sorted(by_key)]
 
 
 def in_order(groups: Sequence[BoardGroup]) -> list[BoardGroup]:

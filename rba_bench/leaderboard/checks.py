@@ -14,18 +14,18 @@ from functools import lru_cache
 from typing import Any
 
 from rba_bench.assets import weights_folder
-from rba_bench.errors import MissingPrerequisite, UserError
+from rba_bench.errors import MissingPrerequisite
 from rba_bench.evaluation import documents, outcomes
 from rba_bench.evaluation.model_input import read_generation_settings, scored_part
-from rba_bench.evaluation.plan import identifying_facts, protocol_hash, protocol_spec
+from rba_bench.evaluation.plan import protocol_hash, protocol_spec, recorded_run_id
 from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, check_hash
 from rba_bench.evaluation.task_registry import TaskSpec
-from rba_bench.files import canonical_json, sha256_bytes, sha256_json
+from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL, REFERENCES, LoadedRun, kind_of_run
+from rba_bench.leaderboard.played_checks import as_written_now, check_played, items_of_other_seeds
 from rba_bench.leaderboard.recompute import SHOWN, items_fault
-from rba_bench.leaderboard.test_sets import LocalTestSet, has_paired_clips, sample_clip_key
+from rba_bench.leaderboard.test_sets import LocalTestSet, has_paired_clips
 from rba_bench.metrics.bootstrap import SEED as BOOTSTRAP_SEED
-from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.model_names import BUILT_IN
 from rba_bench.textlm.weights import weights_sha256
 from rba_bench.untrusted import MARK, plain, printable
@@ -64,14 +64,9 @@ def check_shape(run: LoadedRun) -> Iterator[str]:
         yield "two items have one id"
     if protocol_hash(record.protocol_spec) != record.protocol_hash:
         yield "protocol_hash is not the hash of protocol_spec"
-    key = {  # a rescored record keeps the id that its first protocol gave it
-        "protocol": record.rescored[0].from_protocol if record.rescored else record.protocol_hash,
-        "model": {k: value for k, value in identifying_facts(record.model).items() if k != "observed"},
-        "data": [record.data["items_sha256"], record.data["audio_set_sha256"]],
-        "limit": limit,
-        "seed": None if record.decoding.get("temperature") == 0 else record.seeds.get("generation"),
-    }
-    if record.run_id != f"{record.task}-{sha256_json(key)[:12]}":
+    # a rescored record keeps the id that its first protocol gave it
+    first_protocol = record.rescored[0].from_protocol if record.rescored else record.protocol_hash
+    if record.run_id != recorded_run_id(record, first_protocol):
         yield "run_id does not follow from task, protocol, model, test set, limit and seed"
     if record.seeds.get("bootstrap") != BOOTSTRAP_SEED or "generation" not in record.seeds:
         yield f"seeds are {record.seeds}; intervals are drawn with {BOOTSTRAP_SEED}"
@@ -205,7 +200,8 @@ def _check_timing(run: LoadedRun, paired_clips: bool) -> Iterator[str]:
     # items answered again, after a failure
     repeated = max(0.0, (timing.samples_per_s + ROUNDING) * longest - n)
     most_audio = sum(durations) + repeated * max(durations, default=0.0)
-    if not paired_clips and timing.audio_s > 1.01 * most_audio + 1:
+    all_audio_known = not paired_clips and not any(sample.played_sha256 for sample in run.samples)
+    if all_audio_known and timing.audio_s > 1.01 * most_audio + 1:
         yield f"audio_s {timing.audio_s} is more than the {sum(durations):.1f} s of its clips"
     # Stages are parts of the wall time: of one process they make it up, of several they are more.
     total = sum(timing.seconds.values())
@@ -245,8 +241,8 @@ def _check_protocol(run: LoadedRun, spec: TaskSpec | None, test_set: LocalTestSe
     if record.decoding != asdict(generation.decoding):
         yield "decoding is not the task's"
     items = test_set.documents if test_set else [_as_document(sample) for sample in run.samples]
-    perturbation, baseline = _perturbation(recorded.get("perturb")), recorded.get("baseline")
-    expected = protocol_spec(spec, generation, items, recorded.get("finish") or (), perturbation, baseline)
+    finish, baseline = recorded.get("finish") or (), recorded.get("baseline")
+    expected = protocol_spec(spec, generation, items, finish, baseline=baseline, **as_written_now(recorded))
     unknown = {"prompts", "metrics"} if record.partial and not test_set else set()
     for key in sorted((expected.keys() | recorded.keys()) - unknown):
         a, b = expected.get(key), recorded.get(key)
@@ -260,18 +256,6 @@ def _check_protocol(run: LoadedRun, spec: TaskSpec | None, test_set: LocalTestSe
 
 def _as_document(sample: Sample) -> dict[str, Any]:
     return {**sample.model_dump(), "audio": {"sha256": sample.audio_sha256}}
-
-
-def _perturbation(recorded: Any) -> dict[str, Any] | None:
-    """The perturbation as the code would describe it, None where there is none or the text is not one."""
-    if not recorded:
-        return None
-    from rba_bench.audio import perturbations
-
-    try:
-        return perturbations.parse_perturbation(str(recorded.get("text"))).identity()
-    except (UserError, AttributeError):
-        return None
 
 
 def _check_items(run: LoadedRun, test_set: LocalTestSet | None, paired_clips: bool) -> Iterator[str]:
@@ -293,25 +277,10 @@ def _check_items(run: LoadedRun, test_set: LocalTestSet | None, paired_clips: bo
     silent = [s.id for s in samples if s.duration <= 0 and s.status != "not_heard"]
     yield from items_fault("has no duration", silent)
     yield from items_fault("has fewer than no tokens", [s.id for s in samples if s.n_tokens < 0])
-    if not paired_clips or test_set is not None:
-        yield from items_fault("has a seed that is not the run's", _items_of_other_seeds(run, test_set))
-
-
-def _items_of_other_seeds(run: LoadedRun, test_set: LocalTestSet | None) -> list[str]:
-    """Items whose seed does not follow from the run's, their prompt and their clip."""
-    perturbation = run.record.protocol_spec.get("perturb")
-    suffix = "|" + canonical_json(perturbation).decode() if perturbation else ""
-    documents_by_place = test_set.documents if test_set else []
-    counts: dict[tuple[str, str], int] = {}
-    ids = []
-    for place, sample in enumerate(run.samples):
-        document = documents_by_place[place] if place < len(documents_by_place) else None
-        key = sample_clip_key(sample, document) + suffix
-        count = counts.get((sample.prompt, key), 0)
-        counts[sample.prompt, key] = count + 1
-        if sample.seed != stable_seed("eval", run.record.seeds.get("generation"), sample.prompt, key, count):
-            ids.append(sample.id)
-    return ids
+    faults = list(check_played(run, test_set))
+    yield from faults
+    if not faults and (not paired_clips or test_set is not None):
+        yield from items_fault("has a seed that is not the run's", items_of_other_seeds(run, test_set))
 
 
 def _check_answers(run: LoadedRun, test_set: LocalTestSet | None) -> Iterator[str]:

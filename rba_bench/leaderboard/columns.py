@@ -94,6 +94,19 @@ def gap_cell(group: BoardGroup, row: BoardRow, metric: str) -> str:
     return "(ceiling)" if row.kind == CEILING else _difference_text(group, row.gap.get(metric), metric)
 
 
+def retained_column(control: str) -> Column:
+    """Share of the score that remains under a control, with its paired interval, in percent."""
+
+    def cell(_group: BoardGroup, row: BoardRow, metric: str) -> str:
+        share = row.retained.get(control, {}).get(metric)
+        if share is None:
+            return "(ceiling)" if row.kind == CEILING else NOTHING
+        return interval_text((share.value, share.low, share.high), 100.0)
+
+    name = control.replace("{", "{{").replace("}", "}}")  # a heading is a template
+    return Column(f"retained, {name} %", cell)
+
+
 def not_ok_cell(_group: BoardGroup, row: BoardRow, _metric: str) -> str:
     """Numbers of items without a good answer, by status."""
     return describe_failures(row.run.record.statuses)
@@ -108,8 +121,9 @@ MODEL_COLUMN = Column("model", model_cell)
 SCORE = Column("{metric}", score_cell)
 MEAN_LENGTH = Column(LENGTH, length_cell, win_rates_only=True)
 VERSUS = Column("vs {baseline}", versus_cell)
+GAP = Column("modality gap", gap_cell)
 
-# The table of the primary metric in the section of a task
+# The table of the primary metric in the section of a task; see `section_columns`
 SECTION_COLUMNS = (
     Column("rank", rank_cell),
     MODEL_COLUMN,
@@ -117,10 +131,17 @@ SECTION_COLUMNS = (
     MEAN_LENGTH,
     Column("n", n_cell),
     VERSUS,
-    Column("modality gap", gap_cell),
+    GAP,
     Column("not ok", not_ok_cell),
     Column("date", date_cell),
 )
+
+
+def section_columns(group: BoardGroup, metric: str) -> list[Column]:
+    """The columns that a group has: lengths of win rates alone, and behind the gap what remains under each control."""
+    columns = [each for each in SECTION_COLUMNS if group.has_lengths(metric) or not each.win_rates_only]
+    place = columns.index(GAP) + 1
+    return [*columns[:place], *map(retained_column, group.controls), *columns[place:]]
 
 
 def flat_rows(group: BoardGroup) -> Iterable[dict[str, Any]]:
@@ -151,6 +172,7 @@ def flat_rows(group: BoardGroup) -> Iterable[dict[str, Any]]:
                 **_interval_fields("versus_baseline", row.versus.get(metric)),
                 "ceiling": row.ceiling,
                 **_interval_fields("modality_gap", row.gap.get(metric)),
+                **_control_fields(group, row, metric),
                 **{f"n_{status}": record.statuses.get(status, 0) for status in STATUSES},
                 "partial": record.partial,
                 "date": record.created,
@@ -191,6 +213,19 @@ def _group_fields(group: BoardGroup) -> dict[str, Any]:
 def _interval_fields(name: str, interval: Interval | None) -> dict[str, float | None]:
     ends = (None, None, None) if interval is None else (interval.value, interval.low, interval.high)
     return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+
+
+def _control_fields(group: BoardGroup, row: BoardRow, metric: str) -> dict[str, float | str | None]:
+    """Score under each control of the group and the share that it is of the full score; empty where there is none."""
+    fields: dict[str, float | str | None] = {}
+    for name in group.controls:
+        control = row.controls.get(name)
+        value = control.record.metrics.get(metric) if control else None
+        ends = Interval(value.value, value.low, value.high, value.n, "") if value else None
+        share = row.retained.get(name, {}).get(metric)
+        fields |= _interval_fields(f"control_{name}", ends) | _interval_fields(f"retained_{name}", share)
+        fields[f"control_{name}_run_id"] = control.record.run_id if control else None
+    return fields
 
 
 def _difference_text(group: BoardGroup, interval: Interval | None, metric: str) -> str:

@@ -5,14 +5,14 @@ Also the modality gap: what the text ceiling scores above a model on the same it
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import RUN_FILE, RunRecord, read_record
 from rba_bench.files import folder_name
-from rba_bench.leaderboard.board_groups import GroupKey, data_hash, group_key
+from rba_bench.leaderboard.board_groups import GroupKey, data_hash, full_run_key, group_key
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.loaded_runs import CEILING, LoadedRun, kind_of_run, load_checked_run
 from rba_bench.leaderboard.pairing import Contrast, RunPair
@@ -27,6 +27,7 @@ LEGEND = (
     f"{FEWEST} independent items), each line for itself: of 20 lines without a difference, one may be marked by "
     "chance. Wins are items on which A is better."
 )
+RETAINED = "retained % [95 %]"
 SAME_METRIC = ("aggregation", "macro", "scale", "signature", "higher_is_better")  # fields that must be equal
 TEST_SET = {
     "source": "source", "n_items": "number of items", "items_sha256": "texts", "audio_set_sha256": "clips",
@@ -44,11 +45,16 @@ class RunHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs on the same items, metric by metric: of one task under one protocol, or else across protocols."""
+    """Two runs on the same items, metric by metric: of one task under one protocol, or else across protocols.
+
+    Attributes:
+        retained: Where A is a control (`eval --audio`) of the same protocol as B: its scores as shares of B's.
+    """
 
     first: LoadedRun
     second: LoadedRun
     metrics: tuple[Contrast, ...]
+    retained: Mapping[str, Interval] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
@@ -62,7 +68,11 @@ class RunComparison:
             "a": _run_facts(self.first),
             "b": _run_facts(self.second),
             "metrics": [
-                {**asdict(contrast), "significant": contrast.difference.excludes(0.0)}
+                {
+                    **asdict(contrast),
+                    "significant": contrast.difference.excludes(0.0),
+                    "retained": asdict(share) if (share := self.retained.get(contrast.metric)) else None,
+                }
                 for contrast in self.metrics
             ],
         }
@@ -76,9 +86,13 @@ class RunComparison:
         ]
         for letter, run in (("A", self.first), ("B", self.second)):
             partial = f", partial: {run.record.n} items" if run.record.partial else ""
-            lines.append(f"{letter} = {run.name} ({run.folder}, {run.record.created[:10]}{partial})")
+            control = f", control {run.record.audio_control}" if run.record.audio_control else ""
+            lines.append(f"{letter} = {run.name} ({run.folder}, {run.record.created[:10]}{control}{partial})")
         if difference := difference_of_records(record, self.second.record):
-            return [*lines, f"compared with --across, although {difference}"]
+            share = (
+                ["retained is A as a share of B: what remains without the speech"] if self.retained else []
+            )
+            return [*lines, f"compared with --across, although {difference}", *share]
         reads_transcript = [kind_of_run(run) == CEILING for run in (self.first, self.second)]
         if reads_transcript == [False, True]:
             lines.append(
@@ -105,9 +119,10 @@ class RunComparison:
                     str(each.n),
                     str(each.n_left_out),
                     f"{each.wins}/{each.ties}/{each.losses}",
+                    *([_percent(self.retained.get(each.metric))] if self.retained else []),
                 ]
             )
-        return TextTable(HEADINGS, rows)
+        return TextTable((*HEADINGS, *((RETAINED,) if self.retained else ())), rows)
 
 
 @dataclass(frozen=True)
@@ -264,7 +279,10 @@ def _compare_pair(first: Path, second: Path) -> RunComparison:
     contrasts = [contrast for metric in metrics if (contrast := pair.contrast(metric)) is not None]
     if not contrasts:
         raise UserError(f"{first} and {second} have no item with a score in both")
-    return RunComparison(a, b, tuple(contrasts))
+    retained = {}
+    if a.record.audio_control and full_run_key(a.record) == group_key(b.record):
+        retained = {metric: share for metric in metrics if (share := pair.retained(metric)) is not None}
+    return RunComparison(a, b, tuple(contrasts), retained)
 
 
 def _differing_leaves(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -302,6 +320,10 @@ def _run_facts(run: LoadedRun) -> dict[str, Any]:
         "partial": record.partial,
         "created": record.created,
     }
+
+
+def _percent(share: Interval | None) -> str:
+    return NOTHING if share is None else interval_text((share.value, share.low, share.high), 100.0)
 
 
 def _signed_text(interval: Interval, factor: float) -> str:

@@ -17,8 +17,9 @@ from rba_bench import __version__
 from rba_bench.audio.clips import encode_flac
 from rba_bench.audio.perturbations import parse_perturbation
 from rba_bench.errors import RbaError, UserError
-from rba_bench.evaluation.documents import Document
-from rba_bench.evaluation.model_input import clip_key, load_wave
+from rba_bench.evaluation.audio_control import AudioControl, exchanged_audio, recorded_control
+from rba_bench.evaluation.documents import Document, changed
+from rba_bench.evaluation.model_input import clip_key, load_wave, spoken_text
 from rba_bench.evaluation.records import Sample
 from rba_bench.files import write_atomic
 from rba_bench.html_pages import page_part, render_template, source_hash
@@ -74,7 +75,9 @@ def build_listening_page(
     """
     runs = without_copies([load_checked_run(folder) for folder in find_runs(records, out)])
     clips = _ClipFolder(out)
-    sections = [_section(group, clips, limit, data_dir) for group in group_runs(runs, baseline="")]
+    sections = [
+        _section(group, clips, limit, data_dir) for group in group_runs(runs, "", controls_apart=True)
+    ]
     page = out / PAGE
     try:
         write_atomic(page, _render(sections))
@@ -97,16 +100,18 @@ class _ClipFolder:
         self.names: set[str] = set()
         self.unread: list[str] = []
 
-    def add(self, audio: Mapping[str, Any], perturbation: str) -> str:
+    def add(self, audio: Mapping[str, Any], perturbation: str, control: AudioControl | None) -> str:
         """Address of a clip as seen from the page, "" where it cannot be read."""
         key = clip_key(audio)
-        name = f"{CLIPS}/{hashlib.sha256(f'{key}|{perturbation}'.encode()).hexdigest()[:20]}.flac"
+        suffix = control.key_suffix() if control else ""
+        name = f"{CLIPS}/{hashlib.sha256(f'{key}|{perturbation}{suffix}'.encode()).hexdigest()[:20]}.flac"
         if name in self.names:
             return name
         try:
             wave = load_wave(audio)
             if perturbation:
                 wave = parse_perturbation(perturbation).apply(wave, key)
+            wave = control.apply(wave) if control else wave
             data = encode_flac(wave)
         except RbaError as error:
             self.unread.append(str(error))
@@ -118,14 +123,25 @@ class _ClipFolder:
 
 
 def _documents(group: BoardGroup, data_dir: Path | None) -> tuple[Mapping[int, Document], str]:
-    """Documents by position where this machine has the test set with its clips, and why it has not."""
+    """Documents by position where this machine has the test set with its clips, and why it has not.
+
+    Where clips were exchanged, the audio of each is the one that was played.
+    """
     spec = shipped_task(group.task)
     if spec is None:
         return {}, "the task is not one of this version of rba-bench"
     test_set, problem = load_clips(spec, data_dir)
     if test_set is None or not test_set.has_audio:
         return {}, problem
-    return dict(enumerate(test_set.documents)), ""
+    documents = dict(enumerate(test_set.documents))
+    try:
+        control = recorded_control(group.record.protocol_spec)
+        if control is not None and control.exchanges:
+            played = exchanged_audio(test_set.documents, group.task)
+            documents = {place: changed(doc, audio=played[place]) for place, doc in documents.items()}
+    except UserError as error:
+        return {}, str(error)
+    return documents, ""
 
 
 def _section(group: BoardGroup, clips: _ClipFolder, limit: int, data_dir: Path | None) -> dict[str, Any]:
@@ -162,6 +178,7 @@ def _section(group: BoardGroup, clips: _ClipFolder, limit: int, data_dir: Path |
             f"protocol {group.protocol_hash[:SHORT]}",
             record.created[:10],
             *([f"clips with {group.perturbation}"] if group.perturbation else []),
+            *([f"control without the speech: {group.control}"] if group.control else []),
         ],
         "notes": notes,
         "headings": [
@@ -191,8 +208,9 @@ def _item(
     clips: _ClipFolder,
 ) -> dict[str, Any]:
     """One item with the answers of all runs."""
-    sample = answers[0][2]
-    heard = document if document is not None and document["audio"]["sha256"] == sample.audio_sha256 else None
+    sample, control = answers[0][2], recorded_control(group.record.protocol_spec) if document else None
+    played = sample.played_sha256 or sample.audio_sha256
+    heard = document if document is not None and document["audio"]["sha256"] == played else None
     scores = {
         each.scores[group.primary] for _, _, each in answers if _is_number(each.scores.get(group.primary))
     }
@@ -200,9 +218,10 @@ def _item(
         "number": number + 1,
         "id": sample.id,
         "group": sample.group,
-        "voice": heard["voice"] if heard else "",
+        "voice": heard["voice"] if heard and not sample.played_sha256 else "",
         "seconds": f"{sample.duration:.1f} s",
-        "clip": clips.add(heard["audio"], group.perturbation) if heard else "",
+        "clip": clips.add(heard["audio"], group.perturbation, control) if heard else "",
+        "played": spoken_text(heard["audio"]) if heard and sample.played_sha256 else "",
         "instruction": sample.instruction,
         "prompt": sample.prompt,
         "references": sample.references if sample.references != [sample.instruction] else [],

@@ -71,7 +71,7 @@ def write_results(checkpoint: Path, records: Sequence[Path]) -> CardResults:
 def _newest_records(folders: Iterable[Path], weights: str, setup: str) -> tuple[list[Path], list[str]]:
     """The newest complete record of each protocol and test set, and the reasons why other records are left out."""
     newest: dict[GroupKey, Path] = {}
-    foreign = partial = older = 0
+    foreign = partial = older = controls = 0
     records = [(read_record(folder), folder) for folder in folders]
     for record, folder in sorted(records, key=lambda item: (item[0].created, item[0].run_id)):
         model = record.model
@@ -80,12 +80,15 @@ def _newest_records(folders: Iterable[Path], weights: str, setup: str) -> tuple[
             foreign += 1
         elif record.partial:
             partial += 1
+        elif record.audio_control:
+            controls += 1
         else:
             older += group_key(record) in newest
             newest[group_key(record)] = folder
     reasons = (
         (foreign, "of other weights"),
         (partial, "partial"),
+        (controls, "a control without the speech"),
         (older, "older than one of the same protocol"),
     )
     left_out = [f"{number} {'is' if number == 1 else 'are'} {reason}" for number, reason in reasons if number]

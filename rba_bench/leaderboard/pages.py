@@ -4,18 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from rba_bench.evaluation.records import RUN_FILE, RunRecord
+from rba_bench.evaluation.records import RUN_FILE, RunRecord, describe_failures
 from rba_bench.files import folder_name
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import (
     MEAN_LENGTH,
     MODEL_COLUMN,
     SCORE,
-    SECTION_COLUMNS,
     VERSUS,
     Column,
     gap_cell,
     label_text,
+    retained_column,
+    score_texts,
+    section_columns,
     versus_cell,
 )
 from rba_bench.leaderboard.equal_length import EqualLength
@@ -59,7 +61,7 @@ model can have when all pairs of models are tested together, so that among board
 pair in order (Holm's step-down procedure with Shaffer's refinement). Two models with `*` between them may therefore
 share their ranks. References are not ranked. *not ok* counts items without a good answer. The score includes *empty*
 and *truncated* answers and *error*, where the model failed. *not_heard* (the clip has no usable audio), *no_reply* (the
-server failed) and *judge_failed* are not failures of the model{unscored}{lengths}
+server failed) and *judge_failed* are not failures of the model{unscored}{lengths}{controls}
 Intervals cover the choice of items, not the choice of the training seed. Only runs with the same protocol hash and the
 same test set share a table.
 """
@@ -67,6 +69,12 @@ LENGTHS = """
 *mean length*, beside a win rate, counts characters of the scored answers and of the baseline's answers, because judges
 prefer long answers. Models are ranked by the raw win rate, or by the length-controlled one of the form
 `lc:difficulty`."""
+CONTROLS = """
+*retained* is the score of the same model on the same items without the speech, as a share of its score, with its
+paired 95 % interval: under *silence* of equal length, under *shuffle* with the clip of another item, under *first=1s*
+with the first second alone. Of an error rate it is the share of what is not wrong (100 minus the rate). A score that
+needs the speech keeps no more than what an answer without knowledge gets: compare the scores under *Without the speech*
+with those of the constant answer."""
 ALL_SCORED = ";\nthis page has no such items, so all items are in every score."
 UNSCORED = """, and such items have no score: an n
 of `97 (-3)` says that three items have no score, not even 0. Differences use the items that are scored on both
@@ -107,7 +115,8 @@ def index_page(
         name = run.name.replace("[", "(").replace("]", ")")  # brackets would end the text of the link
         link = Markdown(f"[{name}]({quote(published_folder(run))}/{RUN_FILE})")
         weights = plain(record.model.get("weights_sha256") or NOTHING)[:SHORT]
-        lines.append([link, record.task, weights, f"{record.timing.rtfx:.0f}", record.created])
+        task = f"{record.task} ({record.audio_control})" if record.audio_control else record.task
+        lines.append([link, task, weights, f"{record.timing.rtfx:.0f}", record.created])
     table = TextTable(["model", "task", "weights", "RTFx", "created"], lines, numeric_from=ALL_TEXT)
     blocks += ["## Runs", table.markdown()]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
@@ -125,6 +134,10 @@ def summary_tables(groups: Sequence[BoardGroup]) -> list[TextTable]:
         if any(row.gap for group in part for row in group.rows):
             title = f"Modality gap, text minus speech, {protocol} decoding, same items"
             tables.append(_summary_table(part, title, Column(SCORE.heading, gap_cell)))
+        for name in dict.fromkeys(name for group in part for name in group.controls):
+            title = f"Retained without the speech ({name}), {protocol} decoding, % of the score"
+            with_it = [group for group in part if name in group.controls]
+            tables.append(_summary_table(with_it, title, Column(SCORE.heading, retained_column(name).cell)))
     return tables
 
 
@@ -162,6 +175,7 @@ def _legend(groups: Sequence[BoardGroup]) -> str:
         expected=round(tests * 0.05, 1),
         unscored=UNSCORED if missing else ALL_SCORED,
         lengths=LENGTHS if lengths else "",
+        controls=CONTROLS if any(group.controls for group in groups) else "",
     )
 
 
@@ -219,7 +233,7 @@ def _section(name: str, group: BoardGroup) -> list[str]:
         f"{group.primary}: {signature}; run {days}. Data: `{name}.csv`."
     )
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
-    tables = [section_table(group), _other_metrics_table(group), _exploit_table(group)]
+    tables = [section_table(group), _other_metrics_table(group), _control_table(group), _exploit_table(group)]
     blocks = [f"## {name}", facts, *(table.markdown() for table in tables if table is not None)]
     gaps = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
     blocks += [f"Modality gap: {'; '.join(gaps)}."] if len(group.ceilings) > 1 and gaps else []
@@ -230,8 +244,7 @@ def _section(name: str, group: BoardGroup) -> list[str]:
 
 def section_table(group: BoardGroup) -> TextTable:
     """The table of a group's primary metric."""
-    has_lengths = group.has_lengths(group.primary)
-    columns = [each for each in SECTION_COLUMNS if has_lengths or not each.win_rates_only]
+    columns = section_columns(group, group.primary)
     rows = [[column.cell(group, row, group.primary) for column in columns] for row in group.rows]
     headings = [column.title(group, group.primary) for column in columns]
     return TextTable(headings, rows, group.task, numeric_from=2)
@@ -277,6 +290,24 @@ def _other_metrics_table(group: BoardGroup) -> TextTable | None:
         return None
     rows = [[column.cell(group, row, metric) for column, metric in columns] for row in group.rows]
     return TextTable([column.title(group, metric) for column, metric in columns], rows, group.task)
+
+
+def _control_table(group: BoardGroup) -> TextTable | None:
+    """Scores without the speech, which their share leaves out; None where there are none."""
+    if not group.controls:
+        return None
+    rows = []
+    for row in group.rows:
+        for name, run in row.controls.items():
+            scores = {metric: run.record.metrics.get(metric) for metric in group.metrics}
+            texts = [
+                "{} [{}, {}]".format(*score_texts(metric, value)) if value else NOTHING
+                for metric, value in scores.items()
+            ]
+            label, failures = label_text(row.label, row.kind), describe_failures(run.record.statuses)
+            rows.append([label, name, *texts, failures, run.record.created[:10]])
+    headings = ["Without the speech", "control", *(SCORE.title(group, name) for name in group.metrics)]
+    return TextTable([*headings, "not ok", "date"], rows, group.task, numeric_from=2)
 
 
 def _exploit_table(group: BoardGroup) -> TextTable | None:

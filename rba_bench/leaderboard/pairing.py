@@ -25,6 +25,7 @@ from rba_bench.metrics.bootstrap import (
     resampled_scores,
 )
 from rba_bench.metrics.interval import Clusters, Difference, Interval
+from rba_bench.metrics.retained import retained_share
 
 TIE = 1e-9
 Positions = NDArray[np.intp]
@@ -159,6 +160,22 @@ class RunPair:
             wins=wins,
             ties=len(left) - wins - losses,
             losses=losses,
+        )
+
+    def retained(self, metric: str) -> Interval | None:
+        """Score of A as a share of that of B, see `retained_share`; None if no item has a score in both."""
+        left, right = self._scored_items(metric)
+        difference = self.difference(metric)
+        if difference is None:
+            return None
+        value = self.first.record.metrics[metric]
+        rows, score = self.first.rows(metric)
+        return retained_share(
+            *self._resampled_scores(metric, left, right),
+            Clusters.of(cluster_sizes(len(left), self._clusters(left))),
+            score.scale(rows[left], value.scale),
+            difference,
+            None if value.higher_is_better else value.scale,
         )
 
     def _scored_items(self, metric: str) -> tuple[Positions, Positions]:

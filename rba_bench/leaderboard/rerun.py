@@ -1,8 +1,8 @@
 """`leaderboard verify --rerun N`: the model of a record answers some of its items again.
 
 This is the only check on the responses themselves. The items are chosen at random, from a seed that is shown; each is
-answered as in the run: same clip, prompt, perturbation, decoding, and seed. Only a model with the weights that the
-record names answers. Nothing in a record makes this machine fetch a model or call a server: those the user names.
+answered as in the run: same clip, prompt, perturbation, control, decoding, and seed. Only a model with the weights that
+the record names answers. Nothing in a record makes this machine fetch a model or call a server: those the user names.
 """
 
 import random
@@ -134,9 +134,11 @@ def rerun_items(
             f"{run.folder}: task {record.task} is not shipped here, so its items cannot be answered again"
         )
     model, name, weights_known = loader.load_model_of(run)
-    perturb = str((record.protocol_spec.get("perturb") or {}).get("text", ""))
+    perturb, control = (
+        str((record.protocol_spec.get(key) or {}).get("text", "")) for key in ("perturb", "audio")
+    )
     batch_size, device = loader.options.get("batch_size"), loader.options.get("device")
-    lm = harness.RbaSpeechLM(name, batch_size, device, perturb=perturb, model=model)
+    lm = harness.RbaSpeechLM(name, batch_size, device, perturb=perturb, audio_control=control, model=model)
     answered = [sample for sample in run.samples if sample.status not in UNANSWERED]
     rng = random.Random(stable_seed("rerun", seed, record.run_id, record.samples_sha256))
     samples = sorted(rng.sample(answered, min(n, len(answered))), key=lambda sample: sample.doc_id)

@@ -80,18 +80,28 @@ class LocalTestSet:
             if sample.status != "not_heard" or sample.doc_id >= len(self.documents):
                 continue
             try:
-                decoded = len(model_input.load_wave(self.documents[sample.doc_id]["audio"])) > 0
+                decoded = len(model_input.load_wave(self._played(sample))) > 0
             except (AudioError, UserError):
                 decoded = False
             ids += [sample.id] if decoded else []
         return ids
 
+    def _played(self, sample: Sample) -> Mapping[str, Any]:
+        own = self.documents[sample.doc_id]["audio"]
+        clips = (document["audio"] for document in self.documents if sample.played_sha256)
+        return next((clip for clip in clips if clip["sha256"] == sample.played_sha256), own)
+
 
 def sample_clip_key(sample: Sample, document: Mapping[str, Any] | None) -> str:
-    """Content of the clip as the model gets it, with the clip before it where the test set is on this machine."""
-    audio = document and document["audio"]
-    is_same = audio and audio["sha256"] == sample.audio_sha256
-    return model_input.clip_key(audio) if is_same else sample.audio_sha256
+    """Content of the clip as the model gets it, with the clip before it where the test set is on this machine.
+
+    Args:
+        sample: The item.
+        document: The one whose clip is played, None where it is not here.
+    """
+    audio, played = document and document["audio"], sample.played_sha256 or sample.audio_sha256
+    is_same = audio and audio["sha256"] == played
+    return model_input.clip_key(audio) if is_same else played
 
 
 def load_test_set(spec: TaskSpec, data_dir: Path | None) -> tuple[LocalTestSet | None, str]:

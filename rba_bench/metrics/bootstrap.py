@@ -206,14 +206,19 @@ def relative_interval(
     The middle 95 % of the resamples, stretched for few clusters; at least the absolute interval over `base`, and with
     zero where that has it.
     """
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(paired.scored_draws(draws), [tail, 1 - tail]).tolist()
-    stretch = t_quantile(clusters.degrees) / Z * clusters.inflation if clusters.count > 1 else 1.0
-    ends = value + stretch * (low - value), value + stretch * (high - value)
+    ends = stretched_ends(value, draws, clusters)
     if absolute.excludes(0.0):  # so does this one: the sign is the same
         ends = (max(ends[0], 0.0), ends[1]) if value > 0 else (ends[0], min(ends[1], 0.0))
     low, high = min(ends[0], absolute.low / base), max(ends[1], absolute.high / base)
     return Interval(value, low, high, absolute.n, absolute.method)
+
+
+def stretched_ends(value: float, draws: Floats, clusters: Clusters) -> tuple[float, float]:
+    """Ends of the middle 95 % of resamples, moved away from `value` for few clusters."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(paired.scored_draws(draws), [tail, 1 - tail]).tolist()
+    stretch = t_quantile(clusters.degrees) / Z * clusters.inflation if clusters.count > 1 else 1.0
+    return value + stretch * (low - value), value + stretch * (high - value)
 
 
 def resampled_scores(

@@ -96,6 +96,7 @@ SURFACE = {
     ],
     "eval": [
         *(
+            "--audio",
             "--baseline",
             "--batch-seconds",
             "--batch-size",
