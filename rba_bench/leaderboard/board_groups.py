@@ -11,6 +11,7 @@ from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scorers.length_control import NONE, TRUSTED
 from rba_bench.evaluation.task_registry import ORDER
 from rba_bench.files import sha256_json
+from rba_bench.leaderboard.judges import ColumnJudge, group_judges, split_by_judge
 from rba_bench.leaderboard.loaded_runs import (
     CEILING,
     KINDS,
@@ -82,6 +83,7 @@ class BoardGroup:
         perturbation: How every clip was changed, "" if it was not.
         labels: Names that tell the runs apart, in the order of `runs`.
         ceilings: Positions of the runs that read the transcript.
+        judges: The judge of each judged metric; of all runs it is the same one.
 
     Raises:
         UserError: the records report different metrics.
@@ -111,6 +113,7 @@ class BoardGroup:
         self.ceilings = [i for i, run in enumerate(self.runs) if kind_of_run(run) == CEILING]
         trained = [i for i, run in enumerate(self.runs) if _training(run, "method") == baseline]
         self._baselines = [i for i, run in enumerate(self.runs) if run.name == baseline] or trained
+        self.judges: dict[str, ColumnJudge] = group_judges(self.runs)
         self._resampled = ResampledScores()
         self._pairs: dict[tuple[int, int], RunPair | None] = {}
 
@@ -227,10 +230,11 @@ class BoardGroup:
 
 
 def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None) -> list[BoardGroup]:
-    """Runs sorted into groups by task, protocol hash and test set.
+    """Runs sorted into groups by task, protocol hash, test set and, where a judge's name stands for several, judge.
 
     Raises:
-        UserError: the runs belong to different tracks, or none of them is the ceiling that was asked for.
+        UserError: the runs belong to different tracks, none of them is the ceiling that was asked for, or one of them
+            mixes judges.
     """
     ceilings = [run for run in runs if kind_of_run(run) == CEILING]
     if ceiling is not None and not any(ceiling.casefold() in reference_names(run) for run in ceilings):
@@ -246,7 +250,8 @@ def group_runs(runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = N
     by_key: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
         by_key.setdefault(group_key(run.record), []).append(run)
-    groups = [BoardGroup(key, by_key[key], baseline, ceiling) for key in sorted(by_key)]
+    parts = [(key, part) for key in sorted(by_key) for part in split_by_judge(by_key[key])]
+    groups = [BoardGroup(key, part, baseline, ceiling) for key, part in parts]
 
     def place(group: BoardGroup) -> tuple[int, str, str]:
         benchmark = group.record.benchmark
