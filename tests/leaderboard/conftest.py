@@ -8,6 +8,7 @@ FORGED = (
     "test_verify",
     "test_verify_judges",
     "test_rerun",
+    "test_judge_transfer",
 )  # these test the refusal itself, on records of the runner
 
 

@@ -99,7 +99,7 @@ def find_sections(
     known = ", ".join(sorted({f"{s.judge.label} ({s.judge.sha256_of_facts[:8]})" for s in all_sections}))
     raise UserError(
         f"no win rate in these records was judged by {named!r}; judges of win rates: {known or 'none'}"
-        + ("; --ask-a asks it now" if all_sections and model is not None else "")
+        + ("; --ask-a asks a model now, named as in eval --judge" if all_sections else "")
     )
 
 
