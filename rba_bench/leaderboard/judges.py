@@ -20,9 +20,11 @@ from rba_bench.evaluation.scorers.registry import JUDGES
 from rba_bench.files import sha256_json
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.tables import SHORT
+from rba_bench.textlm.judging import JudgeModel, judge_facts
 from rba_bench.untrusted import plain
 
 RULES = "rules"
+UNKNOWN = "unknown"
 SERVED = "endpoint"  # kind of a judge behind a server, in a protocol
 LONGEST_NAME = 80  # characters of a judge's name in a heading
 LONGEST_ALIAS = 8  # models that a served judge answered as; more of them are no judge
@@ -48,6 +50,19 @@ class ColumnJudge:
     facts: Mapping[str, Any]
     description: Mapping[str, Any]
 
+    @classmethod
+    def of_model(cls, model: JudgeModel, answered_as: Sequence[str] = ()) -> "ColumnJudge":
+        """A judge that is here, before it has judged any column."""
+        facts = judge_facts(model.identity())
+        return cls(
+            "",
+            str(facts.get("kind")),
+            plain(facts.get("model") or model.name, LONGEST_NAME),
+            tuple(answered_as),
+            facts,
+            facts,
+        )
+
     @property
     def sha256(self) -> str:
         """Hash of judge, prompt, decoding and reading, and of the model that answered."""
@@ -67,9 +82,9 @@ class ColumnJudge:
                 plain(name, LONGEST_NAME) for name in self.answered_as if name != self.facts.get("model")
             ]
             parts += [f"answered as {' and '.join(others)}"] if others else []
-        elif self.kind != RULES:
-            parts.append(f"weights {plain(self.facts.get('weights_sha256', 'unknown'))[:SHORT]}")
-        return ", ".join(parts)
+        elif self.kind != RULES and "weights_sha256" in self.facts:
+            parts.append(f"weights {plain(self.facts['weights_sha256'])[:SHORT]}")
+        return ", ".join(parts) or UNKNOWN
 
     @property
     def legend(self) -> str:
@@ -84,7 +99,7 @@ class ColumnJudge:
         version, text_hash = (plain(prompt.get(key, "-")) for key in ("version", "sha256"))
         return (
             f"{self.label}{served}, prompt {version} {text_hash[:SHORT]}, {plain(asked) or 'decoding unknown'}, "
-            f"hash of it all {self.sha256[:SHORT]}"
+            f"judge and way together {self.sha256[:SHORT]}"
         )
 
 
@@ -129,12 +144,12 @@ def _rules(judge: Mapping[str, Any]) -> ColumnJudge:
 
 def _of_entry(record: RunRecord, entry: Mapping[str, Any]) -> ColumnJudge:
     scorer, facts = str(entry["name"]), entry.get("judge")
-    facts = facts if isinstance(facts, Mapping) else {"name": str(facts)}
+    facts = facts if isinstance(facts, Mapping) else {"name": str(facts)} if facts else {}
     report = _mapping(record.finish.get(scorer))
     name = facts.get("model") or facts.get("name") or report.get("judge_name") or ""
     models = _mapping(report.get("answered_by")).get("model")
     answered_as = sorted({str(model) for model in models}) if isinstance(models, list) else []
-    kind = str(facts.get("kind", "unknown"))
+    kind = str(facts.get("kind", UNKNOWN))
     return ColumnJudge(
         scorer, kind, plain(name, LONGEST_NAME), tuple(answered_as[:LONGEST_ALIAS]), facts, entry
     )

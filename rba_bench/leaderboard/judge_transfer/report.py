@@ -33,7 +33,10 @@ def report_page(facts: Mapping[str, Any], sections: Sequence[Mapping[str, Any]])
     for section in sections:
         blocks += _section(section)
     if facts["left_out"]:
-        blocks += ["## Left out", "\n".join(f"- {plain(reason, LONGEST)}" for reason in facts["left_out"])]
+        blocks += [
+            "## Not compared, and warnings",
+            "\n".join(f"- {plain(reason, LONGEST)}" for reason in facts["left_out"]),
+        ]
     if facts["next"]:
         blocks += ["## The board under B", facts["next"]]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"

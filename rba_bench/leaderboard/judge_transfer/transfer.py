@@ -37,7 +37,8 @@ from rba_bench.leaderboard.judge_transfer.preparing import (
 from rba_bench.leaderboard.judge_transfer.reanchoring import BOARD, RECORDS, check_reanchor, reanchor
 from rba_bench.leaderboard.judge_transfer.report import report_page
 from rba_bench.leaderboard.judge_transfer.sections import Section
-from rba_bench.leaderboard.tables import SHORT, json_text, rounded
+from rba_bench.leaderboard.judges import ColumnJudge
+from rba_bench.leaderboard.tables import json_text, rounded
 from rba_bench.textlm.judging import judge_facts
 from rba_bench.untrusted import json_safe, plain
 
@@ -111,12 +112,13 @@ def transfer_judge(request: TransferRequest) -> TransferResult:
             _verdicts_of_old(work, section, pairs, out)
             for section, pairs in zip(work.sections, work.pairs, strict=True)
         ]
-        b = [
-            judging.ask(section.scorer(work.new_model, out / VOTES), pairs)
-            for section, pairs in zip(work.sections, work.pairs, strict=True)
-        ]
+        scorers = [section.scorer(work.new_model, out / VOTES) for section in work.sections]
+        b = [judging.ask(scorer, pairs) for scorer, pairs in zip(scorers, work.pairs, strict=True)]
+        answered_as = {
+            name for scorer in scorers for name in scorer.report().get("answered_by", {}).get("model", ())
+        }
         reanchored = reanchor(work, out) if request.reanchor else None
-        return _write(work, out, a, b, reanchored)
+        return _write(work, out, a, b, sorted(answered_as), reanchored)
     finally:
         outputs.release(out)
 
@@ -168,36 +170,36 @@ def _write(
     out: Path,
     a: Sequence[Sequence[Verdict]],
     b: Sequence[Sequence[Verdict]],
+    answered_as: Sequence[str],
     reanchored: dict[str, Any] | None,
 ) -> TransferResult:
     """All files but the pairs, the page last."""
     results: list[dict[str, Any]] = []
     verdicts: dict[str, list[str]] = {}
-    for section, name, pairs, old, new in zip(work.sections, work.names, work.pairs, a, b, strict=True):
-        judged = JudgedPairs.of(section.group.labels, pairs, old, new)
+    for section, name, pairs, old, fresh in zip(work.sections, work.names, work.pairs, a, b, strict=True):
+        judged = JudgedPairs.of(section.group.labels, pairs, old, fresh)
         if not len(judged):
             raise UserError(f"{name}: no pair has a verdict of both judges")
         effects = all_effects(judged, kin_of_judges(work, section))
         verdicts[name] = sentences.verdict(effects)
-        counts = _counts(pairs, judged, old, new)
+        counts = _counts(pairs, judged, old, fresh)
         results.append({"name": name, "verdict": verdicts[name], "counts": counts, "effects": effects})
-    identity = work.new_model.identity()
-    b_label = f"{plain(work.new_model.name)} ({plain(identity.get('weights_sha256', ''))[:SHORT]})"
+    new = ColumnJudge.of_model(work.new_model, answered_as)
     facts = {
         "a": "; ".join(
             dict.fromkeys(s.judge.legend if s.stored else plain(work.request.old) for s in work.sections)
         ),
-        "b": b_label,
+        "b": new.label,
         "seed": work.request.seed,
         "n_pairs": len(work.all_pairs),
         "pairs_sha256": set_sha256(work.all_pairs),
-        "left_out": work.left_out,
+        "left_out": [*work.left_out, *_several(new)],
         "next": _next_step(work, reanchored),
     }
     data = {
         "schema_version": SCHEMA_VERSION,
         **facts,
-        "b_judge": judge_facts(identity, with_address=True),
+        "b_judge": judge_facts(work.new_model.identity(), with_address=True),
         "ask_a": work.request.ask_a,
         "sections": [
             {**result, "task": s.group.task, "protocol_hash": s.group.protocol_hash, "data_hash": s.group.data_hash,
@@ -213,6 +215,13 @@ def _write(
     write_atomic(out / RESULT_FILE, json_text(data))
     write_atomic(out / REPORT_FILE, report_page(facts, results))
     return TransferResult(out, data, verdicts)
+
+
+def _several(judge: ColumnJudge) -> list[str]:
+    """A warning where the votes of B come from several models."""
+    names = " and ".join(plain(name) for name in judge.answered_as)
+    several = f"B is no single judge: it answered as {names}; name one of them with --to"
+    return [several] if len(judge.answered_as) > 1 else []
 
 
 def _counts(
