@@ -90,9 +90,10 @@ class Work:
 
     def config(self) -> dict[str, Any]:
         """What decides the content of the folder, `reanchor` aside, which only adds to it."""
+        asked = self.old_model if self.request.ask_a else None
         return {
             "from": [section.judge.sha256 for section in self.sections],
-            "asked": judge_facts(self.old_model.identity(), with_address=True) if self.old_model else None,
+            "asked": judge_facts(asked.identity(), with_address=True) if asked else None,
             "to": judge_facts(self.new_model.identity(), with_address=True),
             "pairs": set_sha256(self.all_pairs),
             "records": sorted([run.record.run_id, run.record.samples_sha256] for run in self.runs),

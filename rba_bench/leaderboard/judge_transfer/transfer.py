@@ -73,7 +73,7 @@ class TransferCost:
 
     Attributes:
         section: Name.
-        judge: `A`, `B`, or `B, all answers` for what `reanchor` asks beyond the pairs.
+        judge: `A`, `B`, or `B, the rest (--reanchor)` for win rates of all other answers.
         pairs: Pairs or answers to judge.
         cost: Calls, tokens, dollars.
     """
