@@ -27,6 +27,7 @@ ASKED = (
     "seed",
     "retries",
 )  # of a judge's decoding in a protocol
+MOST_LOGPROBS = 20  # OpenAI's bound, and vLLM's by default
 FEWEST_DIGITS = 8  # of a hash that names a judge
 
 
@@ -61,8 +62,12 @@ class Section:
         return sample.status not in UNSCORED and bool(baseline_of(sample, self.against))
 
     def scorer(self, judge_model: JudgeModel, cache: Path) -> PairwiseJudge:
-        """The task's own way to ask, with another judge; where rules judged, the way of all other tasks."""
-        settings: dict[str, Any] = {"lc": "none"}
+        """The task's own way to ask, with another judge.
+
+        Where rules judged there is none: then all the log-probabilities that servers give are read, as a small judge
+        has many likelier first tokens than the two identifiers.
+        """
+        settings: dict[str, Any] = {"lc": "none", "top_logprobs": MOST_LOGPROBS}
         if not self.by_rules:
             decoding = self.judge.description.get("decoding") or {}
             settings |= {key: decoding[key] for key in ASKED if key in decoding}

@@ -14,15 +14,24 @@ SHOWN = 4  # pairs of models that a sentence names
 USELESS = 0.5  # of pairs with one verdict in both orders; below it a judge mostly contradicts itself
 
 
-def verdict(effects: Mapping[str, Any]) -> list[str]:
-    """The answer first, then what else a reader of the board should know."""
-    return [_answer(effects), _agreement(effects), *_scores(effects), *_biases(effects)]
+def verdict(effects: Mapping[str, Any], failed: float = 0.0) -> list[str]:
+    """The answer first, then what else a reader of the board should know.
+
+    Args:
+        effects: Of one section.
+        failed: Share of the pairs on which B gave no verdict, and which the effects leave out.
+    """
+    silent = (
+        [f"B gave no verdict on {100 * failed:.0f} % of the pairs, which are left out."] if failed else []
+    )
+    return [_answer(effects, failed), _agreement(effects), *silent, *_scores(effects), *_biases(effects)]
 
 
-def _answer(effects: Mapping[str, Any]) -> str:
+def _answer(effects: Mapping[str, Any], failed: float) -> str:
     """Whether B can take the place of A, by the order of the models."""
     order = effects["order_of_models"]
     reasons = list(_reasons_against(effects))
+    reasons += ["it gives no verdict on most pairs"] if failed > USELESS else []
     if reasons:
         return f"B cannot take the place of A on this board: {'; '.join(reasons)}."
     told_apart = len(order["kept"]) + len(order["lost"]) + len(order["reversed"])

@@ -181,8 +181,8 @@ def _write(
         if not len(judged):
             raise UserError(f"{name}: no pair has a verdict of both judges")
         effects = all_effects(judged, kin_of_judges(work, section))
-        verdicts[name] = sentences.verdict(effects)
         counts = _counts(pairs, judged, old, fresh)
+        verdicts[name] = sentences.verdict(effects, counts["b_failed"] / len(pairs))
         results.append({"name": name, "verdict": verdicts[name], "counts": counts, "effects": effects})
     new = ColumnJudge.of_model(work.new_model, answered_as)
     facts = {

@@ -85,11 +85,11 @@ class SayingModel(tiny.ScriptedModel):
 class Bench:
     """Judges by name, and a task with records of the four models judged by any of them."""
 
-    def __init__(self, folder: Path, judges: dict[str, TastefulJudge]) -> None:
+    def __init__(self, folder: Path, judges: dict[str, TastefulJudge], **options: Any) -> None:
         self.folder, self.judges = folder, judges
         metadata = {
             "version": 1, "benchmark": "alpacaeval", "track": "micro",
-            "finish": [{"name": "pairwise", "lc": "none"}],
+            "finish": [{"name": "pairwise", "lc": "none", **options}],
         }  # fmt: skip
         self.task = tiny.write_task(folder / "task", "alpacaeval", metadata=metadata, metric_list=[])
 
