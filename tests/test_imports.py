@@ -187,6 +187,7 @@ COMMANDS += [
     "doctor",
     "push",
     "leaderboard card",
+    "judge transfer",
 ]
 
 

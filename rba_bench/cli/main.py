@@ -24,6 +24,7 @@ from rba_bench.cli import (
     cite,
     doctor,
     evaluate,
+    judge,
     leaderboard,
     micro,
     push,
@@ -62,6 +63,7 @@ app.command("rescore")(evaluate.rescore_command)
 app.command("compare")(leaderboard.compare_command)
 app.command("view")(leaderboard.view_command)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(judge.app, name="judge")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(micro.app, name="micro")

@@ -72,6 +72,7 @@ def render_board(
         "warnings": list(warnings),
         "sections": [
             {"name": name, "task": group.task, "protocol": group.record.protocol,
+             "judges": {metric: judge.legend for metric, judge in group.judges.items()},
              "rows": rounded(tables[f"{name}.csv"])}
             for name, group in sections.items()
         ],

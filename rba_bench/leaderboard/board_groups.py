@@ -14,6 +14,7 @@ from rba_bench.evaluation.task_registry import ORDER
 from rba_bench.files import sha256_json
 from rba_bench.leaderboard.board_ranks import model_bands
 from rba_bench.leaderboard.controls import control_names, match_controls, without_full_run
+from rba_bench.leaderboard.judges import ColumnJudge, group_judges, split_by_judge
 from rba_bench.leaderboard.loaded_runs import (
     CEILING,
     KINDS,
@@ -97,6 +98,7 @@ class BoardGroup:
         controls: The controls that rows have, in the order of their columns.
         labels: Names that tell the runs apart, in the order of `runs`.
         ceilings: Positions of the runs that read the transcript.
+        judges: The judge of each judged metric; of all runs it is the same one.
 
     Raises:
         UserError: the records report different metrics, or a control has no full run.
@@ -134,6 +136,7 @@ class BoardGroup:
         self.ceilings = [i for i, run in enumerate(self.runs) if kind_of_run(run) == CEILING]
         trained = [i for i, run in enumerate(self.runs) if _training(run, "method") == baseline]
         self._baselines = [i for i, run in enumerate(self.runs) if run.name == baseline] or trained
+        self.judges: dict[str, ColumnJudge] = group_judges(self.runs)
         self._resampled = ResampledScores()
         self._pairs: dict[tuple[int, int], RunPair | None] = {}
 
@@ -246,7 +249,7 @@ class BoardGroup:
 def group_runs(
     runs: Sequence[LoadedRun], baseline: str, ceiling: str | None = None, controls_apart: bool = False
 ) -> list[BoardGroup]:
-    """Runs sorted into groups by task, protocol hash and test set.
+    """Runs sorted into groups by task, protocol hash, test set and, where a judge's name stands for several, judge.
 
     Args:
         runs: All runs.
@@ -255,8 +258,8 @@ def group_runs(
         controls_apart: Controls form groups of their own, instead of going with their full runs.
 
     Raises:
-        UserError: the runs belong to different tracks, none of them is the ceiling that was asked for, or all are
-            controls without a full run.
+        UserError: the runs belong to different tracks, none of them is the ceiling that was asked for, one mixes
+            judges, or all are controls without a full run.
     """
     check_runs(runs, ceiling)
     return in_order(form_groups(runs, baseline, ceiling, controls_apart))
@@ -287,18 +290,22 @@ def form_groups(
     """Groups of runs that were checked together; all runs of one task decide its groups, whatever the other tasks.
 
     Raises:
-        UserError: all runs with which a control could stand are missing.
+        UserError: all runs with which a control could stand are missing, or a run mixes judges.
     """
     by_key: dict[GroupKey, list[LoadedRun]] = {}
-    controls: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
-        if run.record.audio_control and not controls_apart:
-            controls.setdefault(full_run_key(run.record), []).append(run)
-        else:
-            by_key.setdefault(group_key(run.record), []).append(run)
-    if alone := [run for key in controls.keys() - by_key.keys() for run in controls[key]]:
-        raise UserError(without_full_run(min(alone, key=lambda run: run.folder)))
-    return [BoardGroup(key, by_key[key], baseline, ceiling, controls.get(key, ())) for key in sorted(by_key)]
+        goes_along = run.record.audio_control and not controls_apart
+        key = full_run_key(run.record) if goes_along else group_key(run.record)
+        by_key.setdefault(key, []).append(run)
+    groups = []
+    for key in sorted(by_key):
+        for part in split_by_judge(by_key[key]):  # a control stands with a full run of its own judge
+            controls = [run for run in part if run.record.audio_control and not controls_apart]
+            full = [run for run in part if run not in controls]
+            if not full:
+                raise UserError(without_full_run(min(controls, key=lambda run: run.folder)))
+            groups.append(BoardGroup(key, full, baseline, ceiling, controls))
+    return groups
 
 
 def in_order(groups: Sequence[BoardGroup]) -> list[BoardGroup]:

@@ -32,9 +32,11 @@ class Column(NamedTuple):
     win_rates_only: bool = False
 
     def title(self, group: BoardGroup, metric: str) -> str:
-        """The heading for one metric of a group."""
+        """The heading for one metric of a group, with its judge."""
         value = group.record.metrics[metric]
         name = metric_heading(metric, value.scale, value.higher_is_better, value.signature)
+        judge = group.judges.get(metric)
+        name += f" (judge: {judge.label})" if judge else ""
         return self.heading.format(metric=name, baseline=group.baseline)
 
 
@@ -150,6 +152,7 @@ def flat_rows(group: BoardGroup) -> Iterable[dict[str, Any]]:
         record = row.run.record
         for metric in group.metrics:
             value, band, lengths = record.metrics[metric], row.bands.get(metric), row.lengths.get(metric)
+            judge = group.judges.get(metric)
             yield {
                 **_group_fields(group),
                 "model": row.label,
@@ -166,6 +169,8 @@ def flat_rows(group: BoardGroup) -> Iterable[dict[str, Any]]:
                 "scale": value.scale,
                 "method": plain(value.method, LONGEST),
                 "signature": plain(value.signature, LONGEST),
+                "judge": judge.label if judge else "",
+                "judge_sha256": judge.sha256 if judge else "",
                 "rank_best": band.best if band else None,
                 "rank_worst": band.worst if band else None,
                 "baseline": group.baseline,

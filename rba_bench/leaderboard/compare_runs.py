@@ -14,6 +14,7 @@ from rba_bench.evaluation.records import RUN_FILE, RunRecord, read_record
 from rba_bench.files import folder_name
 from rba_bench.leaderboard.board_groups import GroupKey, data_hash, full_run_key, group_key
 from rba_bench.leaderboard.columns import metric_heading
+from rba_bench.leaderboard.judges import judges_of, same_judge
 from rba_bench.leaderboard.loaded_runs import CEILING, LoadedRun, kind_of_run, load_checked_run
 from rba_bench.leaderboard.pairing import Contrast, RunPair
 from rba_bench.leaderboard.tables import NOTHING, SHORT, TextTable, interval_text
@@ -273,8 +274,10 @@ def _compare_pair(first: Path, second: Path) -> RunComparison:
         return [getattr(value, name) for name in SAME_METRIC] if value else []
 
     metrics = [metric for metric in a.record.metrics if definition(a, metric) == definition(b, metric)]
+    judges_a, judges_b = judges_of(a.record), judges_of(b.record)
+    metrics = [metric for metric in metrics if same_judge(judges_a.get(metric), judges_b.get(metric))]
     if not metrics:
-        raise UserError(f"{first} and {second} have no metric of one signature in common")
+        raise UserError(f"{first} and {second} have no metric of one signature and one judge in common")
     pair = RunPair(a, b, across=bool(difference_of_records(a.record, b.record)))
     contrasts = [contrast for metric in metrics if (contrast := pair.contrast(metric)) is not None]
     if not contrasts:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from rba_bench.evaluation.records import RUN_FILE, RunRecord, describe_failures
-from rba_bench.files import folder_name
+from rba_bench.evaluation.records import RUN_FILE, describe_failures
+from rba_bench.files import folder_name, sha256_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import (
     MEAN_LENGTH,
@@ -62,8 +62,8 @@ pair in order (Holm's step-down procedure with Shaffer's refinement). Two models
 share their ranks. References are not ranked. *not ok* counts items without a good answer. The score includes *empty*
 and *truncated* answers and *error*, where the model failed. *not_heard* (the clip has no usable audio), *no_reply* (the
 server failed) and *judge_failed* are not failures of the model{unscored}{lengths}{controls}
-Intervals cover the choice of items, not the choice of the training seed. Only runs with the same protocol hash and the
-same test set share a table.
+Intervals cover the choice of items, not the choice of the training seed. Only runs with the same protocol hash, the
+same test set and the same judge share a table; a heading names the judge of its column.
 """
 LENGTHS = """
 *mean length*, beside a win rate, counts characters of the scored answers and of the baseline's answers, because judges
@@ -223,18 +223,22 @@ def _section(name: str, group: BoardGroup) -> list[str]:
     """Blocks of text and tables about one group."""
     record = group.record
     decoding = plain(", ".join(f"{key} {value}" for key, value in sorted(record.decoding.items())))
-    judged_by = "".join(f"; judge {judge}" for judge in _judge_names(record))
     perturbed = f", clips changed by {group.perturbation}" if group.perturbation else ""
     signature = plain(record.metrics[group.primary].signature, LONGEST).replace("|", " ")
     days = first_and_last_day(run.record.created for run in group.runs)
     facts = (
-        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}){judged_by}; "
+        f"Protocol `{group.protocol_hash[:SHORT]}` ({record.protocol}: {decoding}); "
         f"test set `{group.data_hash[:SHORT]}`, {record.data['n_items']} items{perturbed}; "
         f"{group.primary}: {signature}; run {days}. Data: `{name}.csv`."
     )
     facts += "" if shipped_task(group.task) else f" {UNKNOWN_TASK}"
     tables = [section_table(group), _other_metrics_table(group), _control_table(group), _exploit_table(group)]
-    blocks = [f"## {name}", facts, *(table.markdown() for table in tables if table is not None)]
+    blocks = [
+        f"## {name}",
+        facts,
+        *_judge_legend(group),
+        *(table.markdown() for table in tables if table is not None),
+    ]
     gaps = [f"`{row.label}` from `{row.ceiling}`" for row in group.rows if row.ceiling]
     blocks += [f"Modality gap: {'; '.join(gaps)}."] if len(group.ceilings) > 1 and gaps else []
     reports = {row.label: list(_judge_numbers(row.run.record.finish)) for row in group.rows}
@@ -250,17 +254,13 @@ def section_table(group: BoardGroup) -> TextTable:
     return TextTable(headings, rows, group.task, numeric_from=2)
 
 
-def _judge_names(record: RunRecord) -> Iterator[str]:
-    """The rules of the micro world, or the models of the task's judges."""
-    if record.judge:
-        yield f"`{plain(record.judge.get('name', record.judge))}`"
-    for entry in record.protocol_spec.get("finish") or []:
-        name = entry.get("judge")
-        if name and not isinstance(name, str):
-            unnamed = f"weights {str(name.get('weights_sha256', 'unknown'))[:SHORT]}"
-            name = str(name.get("name") or name.get("model") or unnamed)
-        if name:
-            yield f"`{plain(name)}` ({plain(entry.get('name', 'judge'))})"
+def _judge_legend(group: BoardGroup) -> list[str]:
+    """A sentence about each judge of a group with the metrics that it gave; [] where nothing is judged."""
+    by_judge: dict[str, list[str]] = {}
+    for metric, judge in group.judges.items():
+        by_judge.setdefault(judge.legend, []).append(f"`{plain(metric)}`")
+    listed = [f"{', '.join(metrics)} by {legend}" for legend, metrics in by_judge.items()]
+    return [f"Judged: {'; '.join(listed)}."] if listed else []
 
 
 def _judge_numbers(report: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -330,16 +330,25 @@ def published_folder(run: LoadedRun) -> str:
 
 
 def section_names(groups: Sequence[BoardGroup], reserved: Sequence[str]) -> list[str]:
-    """Task names; with hashes where one task was run under several protocols or on several test sets.
+    """Task names; with hashes where one task has several protocols, test sets or judges.
 
     Args:
         groups: The groups.
         reserved: File names that no section may have.
     """
     tasks = [group.task.casefold() for group in groups]
-    return [
+    names = [
         group.task
         if tasks.count(task) == 1 and f"{task}.csv" not in reserved
         else f"{group.task}.{group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}"
         for group, task in zip(groups, tasks, strict=True)
     ]
+    return [
+        name if names.count(name) == 1 else f"{name}.{_judges_sha256(group)[:SHORT]}"
+        for group, name in zip(groups, names, strict=True)
+    ]
+
+
+def _judges_sha256(group: BoardGroup) -> str:
+    """Hash of who gave the scores of a group: tells groups apart whose judges only share a name."""
+    return sha256_json({metric: judge.sha256 for metric, judge in group.judges.items()})

@@ -30,7 +30,7 @@ from rba_bench.untrusted import plain
 # What scoring a forged item may raise; anything else is a fault of ours
 UNSCORABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, UserError)
 TOLERANCE = 1e-6  # of scores, in units of their scale; other processors differ in the last digits
-VOLATILE = ("calls", "cached", "prompt_tokens", "completion_tokens", "answered_by")
+VOLATILE = ("calls", "cached", "prompt_tokens", "completion_tokens", "answered_by", "judge_name")
 SHOWN = 3
 
 

@@ -70,6 +70,8 @@ class Reply:
         prompt_tokens: As counted by the model, 0 if it does not say.
         completion_tokens: As counted by the model, 0 if it does not say.
         latency_s: Wall time from sending to reply, in seconds, retries included.
+        model: What the server said that answered, "" if it does not say. A name such as `gpt-4o` may stand for other
+            weights tomorrow; kept votes still tell who gave them.
     """
 
     text: str
@@ -79,6 +81,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_s: float = 0.0
+    model: str = ""
 
     def token_probability(self, token: str, any_case: bool = False) -> float:
         """Probability of `token` as the first token of the reply, surrounding spaces (and case) ignored."""
@@ -249,7 +252,7 @@ def _reply_from_json(text: object) -> Reply | None:
         if not isinstance(values, dict) or values.get("status") not in get_args(ReplyStatus):
             return None
         counts = (values.get(key, 0) for key in ("prompt_tokens", "completion_tokens"))
-        texts = (values.get("text"), values.get("error", ""))
+        texts = (values.get("text"), values.get("error", ""), values.get("model", ""))
         if not all(isinstance(n, int) for n in counts) or not all(isinstance(t, str) for t in texts):
             return None
         logprobs = tuple((str(token), float(value)) for token, value in values["top_logprobs"])
@@ -370,8 +373,12 @@ class Poll:
                 waiting = [row for row in waiting if row.vote(read, attempt) is None]
             if waiting:
                 advance(len(waiting))
-        self.account.models = self.model.observed()
         votes = {key: row.vote(read, self.retries) or row.failure() for key, row in rows.items()}
+        given_by = {
+            vote.reply.model for vote in votes.values() if vote.reply is not None and vote.reply.model
+        }
+        by_model = {"model": sorted(given_by)} if given_by else {}  # votes of earlier days, too
+        self.account.models = {**self.model.observed(), **by_model}
         return [votes[vote_key(self._judge, question)] for question in questions]
 
     def _rows(self, questions: Sequence[Question], read: Read[Any]) -> dict[str, "_Row"]:

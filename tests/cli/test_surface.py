@@ -162,6 +162,11 @@ SURFACE = {
     "leaderboard verify": [
         *("--data-dir", "--device", "--help", "--json", "--model", "--rerun", "--seed", "-h", "RECORDS"),
     ],
+    "judge": ["--help", "-h"],
+    "judge transfer": [
+        *("--ask-a", "--data-dir", "--device", "--dry-run", "--from", "--help", "--json", "--out", "--pairs"),
+        *("--reanchor", "--seed", "--task", "--to", "-h", "RECORDS"),
+    ],
     "study": ["--help", "-h"],
     **dict.fromkeys(
         ("study micro", "study small"),

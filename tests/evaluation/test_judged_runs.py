@@ -114,3 +114,25 @@ def test_how_a_judge_was_asked_and_read_is_in_the_record(tmp_path: Path) -> None
     sample = read_samples(next(tmp_path.glob("out/*/*/samples.jsonl")))[0]
     assert sample.judge["yesno"]["weighted"] is False
     assert sample.judge["yesno"]["votes"][0]["reply"] == "Yes, it does."
+
+
+def test_votes_that_were_kept_still_tell_which_model_gave_them(tmp_path: Path) -> None:
+    """An alias moves between runs that share their votes: records name the models whose votes they count."""
+    version = {"now": "judge-2026-05"}
+
+    def react(seen: Seen) -> Reaction:
+        return answer("Yes", model=version["now"])
+
+    with serving(react) as server:
+        first = judged(tmp_path, server.spec, limit=2)
+        version["now"] = "judge-2026-11"
+        second = judged(tmp_path, server.spec)
+        asked, version["now"] = len(server.seen), "judge-of-no-vote"
+        third = judged(tmp_path, server.spec, limit=3)
+        assert len(server.seen) == asked, "all its votes were there"
+    both = ["judge-2026-05", "judge-2026-11"]
+    assert [record.finish["yesno"]["answered_by"]["model"] for record in (first, second, third)] == [
+        both[:1],
+        both,
+        both,
+    ]

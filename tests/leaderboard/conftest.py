@@ -11,6 +11,7 @@ FORGED = (
     "test_verify_judges",
     "test_rerun",
     "test_board_cost",
+    "test_judge_transfer",
 )  # these test the refusal itself, on records of the runner
 
 

@@ -193,7 +193,7 @@ def test_across_protocols_other_items_and_other_metrics_are_refused(tmp_path):
     for value in metrics.values():
         value["signature"] = "another normaliser"
     c = made.write_run(tmp_path, "c", samples, metrics=metrics, **ACROSS)
-    with pytest.raises(UserError, match="no metric of one signature"):
+    with pytest.raises(UserError, match="no metric of one signature and one judge"):
         compare_runs(a, c, across=True)
     with pytest.raises(UserError, match="two single runs"):
         compare_runs(tmp_path, a, across=True)

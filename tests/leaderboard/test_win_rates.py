@@ -93,9 +93,11 @@ def test_mean_lengths_stand_beside_a_win_rate(tmp_path, old):
     for (model, _), row in rows.items():
         assert (float(row["mean_length"]), float(row["baseline_mean_length"])) == (SYSTEMS[model][2], 2000.0)
     page = (board.out / "index.md").read_text()
-    assert "| model | alpacaeval win_rate % | alpacaeval mean length |" in page
-    assert "| rank | model | win_rate % | mean length | n |" in page
-    assert "| model | lc_win_rate % (lc:minimal) | vs sft |" in page  # of the same answers: told once
+    assert "| model | alpacaeval win_rate % (judge: unknown) | alpacaeval mean length |" in page
+    assert "| rank | model | win_rate % (judge: unknown) | mean length | n |" in page
+    assert (
+        "| model | lc_win_rate % (lc:minimal) (judge: unknown) | vs sft |" in page
+    )  # of the same answers: told once
     [line] = [line for line in page.splitlines() if line.startswith("| 3") and "| terse |" in line]
     assert "| 4.5 [" in line and "| 68 (baseline 2000) |" in line
     assert "*mean length*, beside a win rate, counts characters" in page

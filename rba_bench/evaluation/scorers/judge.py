@@ -278,6 +278,7 @@ class Judge(Scorer, Generic[Value]):
                 judged.append((samples[i], values))
         complete = [score for score in scores if score is not None]
         self._report = {
+            "judge_name": self.judge_model.name,
             "n": len(samples),
             "n_judged": len(judged),
             "n_failed": sum(bool(score.failure) for score in complete),

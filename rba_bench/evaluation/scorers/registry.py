@@ -79,15 +79,23 @@ def make_scorers(spec: TaskSpec, request: "EvalRequest", needs_key: bool = True)
     if request.judge == NO_JUDGE:
         configs = [config for config in configs if config.get("name") not in JUDGES]
     for config in configs if needs_key else ():
-        # A hosted judge without a key would be found out after hours of answering that nobody could judge
-        address = parse_endpoint(str(request.judge or config.get("judge") or ""))
-        host = host_of(address[0]) if address else ""
-        if address and VENDORS["OPENAI_API_KEY"].fullmatch(host) and not ApiKey.of(address[0]).known:
-            raise MissingPrerequisite(
-                f"the judge {address[1]} needs a key: set {where_to_set(host)}; or name another judge with "
-                "--judge openai:URL#NAME or --judge FOLDER, or leave judged metrics out with --judge none"
-            )
+        check_judge_key(str(request.judge or config.get("judge") or ""))
     return tuple(make_scorer(config, options) for config in configs)
+
+
+def check_judge_key(spec: str) -> None:
+    """A hosted judge without a key would be found out after hours of answering that nobody could judge.
+
+    Raises:
+        MissingPrerequisite: `spec` names a judge that needs a key, and there is none.
+    """
+    address = parse_endpoint(spec)
+    host = host_of(address[0]) if address else ""
+    if address and VENDORS["OPENAI_API_KEY"].fullmatch(host) and not ApiKey.of(address[0]).known:
+        raise MissingPrerequisite(
+            f"the judge {address[1]} needs a key: set {where_to_set(host)}; or name another judge with "
+            "--judge openai:URL#NAME or --judge FOLDER, or leave judged metrics out with --judge none"
+        )
 
 
 def add_scores(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rba_bench.errors import UserError
 from rba_bench.textlm.chat import Variables
-from rba_bench.textlm.endpoints.address import EndpointOptions
+from rba_bench.textlm.endpoints.address import EndpointOptions, one_line
 from rba_bench.textlm.endpoints.client import EndpointClient, EndpointRequest
 from rba_bench.textlm.endpoints.health import RequestFailure
 from rba_bench.textlm.endpoints.replies import ServerAnswer
@@ -142,7 +142,8 @@ class EndpointLM(TextLM, JudgeModel):
             return Reply("", status=status, error=outcome.reason)
         # servers report the log-probabilities of all tokens: in a reply that thinks, the first are not the verdict's
         logprobs = () if outcome.reasoning else outcome.logprobs[: question.top_logprobs]
-        used = (outcome.prompt_tokens, outcome.completion_tokens, outcome.latency_s)
+        answered_by = one_line(self.client.key.wash(outcome.reports.get("model", "")))
+        used = (outcome.prompt_tokens, outcome.completion_tokens, outcome.latency_s, answered_by)
         return Reply(outcome.text, logprobs, "refused" if outcome.refused else "ok", outcome.refused, *used)
 
 

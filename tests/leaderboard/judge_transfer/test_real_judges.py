@@ -1,0 +1,58 @@
+"""A transfer between two judges that are real: SmolLM2 on this machine, and the same weights behind llama.cpp's server.
+
+So small a model judges badly; what is tried is that both are asked, read, kept and told apart.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rba_bench.evaluation.records import read_record
+from rba_bench.leaderboard.judge_transfer.preparing import TransferRequest
+from rba_bench.leaderboard.judge_transfer.transfer import estimate_transfer, transfer_judge
+from tests.evaluation import conftest as tiny
+from tests.leaderboard.judge_transfer.conftest import ITEMS, Bench
+from tests.textlm.misbehaving_server import free_port
+from tests.textlm.real_server import NAME, missing, real_serving
+
+LOCAL = "asset:smollm2-135m-instruct"
+pytestmark = [
+    pytest.mark.assets,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "all there"),
+]
+
+
+@pytest.mark.slow
+def test_from_a_local_judge_to_a_served_one_and_the_board_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RBA_API_KEY", raising=False)
+    monkeypatch.setenv("RBA_ENDPOINT_TIMEOUT", "300")
+    monkeypatch.setitem(tiny.ITEMS, "alpacaeval", ITEMS[:3])
+    monkeypatch.setitem(tiny.KINDS, "alpacaeval", "chat")
+    bench = Bench(tmp_path, {}, top_logprobs=20)
+    records = bench.evaluate(LOCAL, models=("gamma-1", "delta-2"))
+    with real_serving(free_port()) as server:
+        request = TransferRequest(
+            [records], LOCAL, server.spec, pairs=12, out=tmp_path / "out", reanchor=True, task=bench.task
+        )
+        [cost] = estimate_transfer(request)
+        assert cost.cost.calls == 24 and cost.cost.dollars is None
+        data = transfer_judge(request).data
+    [section] = data["sections"]
+    assert (
+        section["counts"]["a_stored"] == 12
+        and section["effects"]["agreement"]["n"] + section["counts"]["b_failed"] == 12
+    )
+    assert section["a_judge"]["label"].startswith(f"{LOCAL}, weights ") and data["b"] == NAME
+    assert section["effects"]["self_preference"]["b"]["models"] == []
+    verdicts = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
+    assert any(line["a"]["preference"] != line["b"]["preference"] for line in verdicts), (
+        "other number types, at least"
+    )
+    for file in (tmp_path / "out" / "records").rglob("run.json"):
+        [entry] = read_record(file).protocol_spec["finish"]
+        assert entry["judge"]["kind"] == "endpoint" and entry["judge"]["model"] == NAME
+    page = (tmp_path / "out" / "board" / "index.md").read_text()
+    assert f"(judge: {NAME})" in page and "weights are not known" in page
