@@ -105,7 +105,7 @@ def build_board(
                 "evaluate it without --limit, or pass --allow-partial to have it marked"
             )
         groups = compare_runs_by_task(runs, baseline_row, ceiling, mapped)
-        runs = [run for group in groups for run in group.runs]
+        runs = [run for group in groups for run in group.all_runs]
         estimates = [estimate_equal_length(group) for group in groups] if equal_length else []
         unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
         warnings = unfinished + board_warnings(groups, baseline_row, estimates)

@@ -93,7 +93,7 @@ def board_warnings(
     groups: Sequence[BoardGroup], baseline: str, estimates: Sequence[EqualLength | str] = ()
 ) -> tuple[str, ...]:
     """What a reader of a board should know that follows from its records."""
-    partial = (run for group in groups for run in group.runs if run.record.partial)
+    partial = (run for group in groups for run in group.all_runs if run.record.partial)
     warnings = [f"{run.name} on {run.record.task} is partial: {run.record.n} items" for run in partial]
     warnings += [
         f"{group.task}: no paired differences, as there is no row {baseline!r} (or several)"
@@ -118,7 +118,7 @@ def board_differences(board: Path) -> Iterator[str]:
         baseline, warnings = str(data["baseline"]), [str(each) for each in data["warnings"]]
         runs = without_copies([_checked(folder) for folder in find_runs([board / PUBLISHED])])
         groups = compare_runs_by_task(runs, baseline, options.get("ceiling"), map)
-        runs = [run for group in groups for run in group.runs]
+        runs = [run for group in groups for run in group.all_runs]
         estimates = [estimate_equal_length(group) for group in groups] if options.get("equal_length") else []
         expected_warnings = board_warnings(groups, baseline, estimates)
         contents, _ = render_board(runs, groups, warnings, options, estimates)

@@ -96,6 +96,7 @@ class BoardGroup:
         perturbation: How every clip was changed, "" if it was not.
         control: What took the speech away in all runs, "" if nothing did.
         controls: The controls that rows have, in the order of their columns.
+        all_runs: `runs`, then the control runs.
         labels: Names that tell the runs apart, in the order of `runs`.
         ceilings: Positions of the runs that read the transcript.
         judges: The judge of each judged metric; of all runs it is the same one.
@@ -124,6 +125,7 @@ class BoardGroup:
         self.primary = _primary_metric(self.runs[0])
         self.perturbation = plain((self.record.protocol_spec.get("perturb") or {}).get("text", ""))
         self.control = self.record.audio_control
+        self.all_runs = (*self.runs, *controls)
         self._controls = match_controls(controls, self.runs)
         self.controls = control_names(run for runs in self._controls for run in runs.values())
         names = [run.name for run in self.runs]
@@ -159,7 +161,7 @@ class BoardGroup:
     def release(self) -> None:
         """Forget what `rows` was computed from; it is computed again if another difference is asked for."""
         self._resampled, self._pairs = ResampledScores(), {}
-        for run in self.runs:
+        for run in self.all_runs:
             run.release()
 
     @property

@@ -92,6 +92,8 @@ def test_nothing_in_a_record_makes_this_machine_fetch_or_call(runs, tmp_path, ca
 
     def named(record: Json, samples: list[Json]) -> None:
         record["model"]["spec"] = spec
+        if spec.startswith("openai:"):
+            record["model"]["kind"] = "endpoint"
 
     monkeypatch.setattr("rba_bench.leaderboard.rerun.load_speech_model", refuse)
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], named)
