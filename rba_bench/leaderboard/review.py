@@ -82,9 +82,10 @@ class Review:
         unknown = "\n".join(f"- {each}" for each in CANNOT_KNOW)
         folders = [f"{BOARDS}/{published_path(run)}" for run in runs[:1]]
         rerun = [f"To let the model answer again: {RERUN.format(folder=folder)}" for folder in folders]
-        blocks += [
-            f"Every number was computed again from the responses. Not known from a record:\n\n{unknown}"
-        ]
+        if self.submission:
+            blocks += [
+                f"All numbers were computed again from the responses. Not known from a record:\n\n{unknown}"
+            ]
         blocks += [_fenced(rerun)] if rerun else []
         return "\n\n".join(blocks) + "\n"
 
@@ -124,12 +125,14 @@ def review_changes(repository: Path, base: str, head: str, data_dir: Path | None
             file.write_bytes(_git(repository, "cat-file", "blob", change.blob))
         if faults:
             return Review(None, tuple(faults))
-        submission = check_submission([root / BOARDS], repository / BOARDS, data_dir)
+        submission = _without_prefix(
+            check_submission([root / BOARDS], repository / BOARDS, data_dir), f"{root}/"
+        )
         for run in submission.runs:
             place = run.folder.relative_to(root).as_posix()
             if place != f"{BOARDS}/{published_path(run)}":
                 faults.append(f"{plain(place)} is not the folder of this run, {BOARDS}/{published_path(run)}")
-        return Review(_without_prefix(submission, f"{root}/"), tuple(faults))
+        return Review(None, (*faults, *submission.refused)) if faults else Review(submission, ())
 
 
 def _touches_records(path: str) -> bool:
