@@ -94,11 +94,12 @@ def test_nothing_in_a_record_makes_this_machine_fetch_or_call(runs, tmp_path, ca
         record["model"]["spec"] = spec
         if spec.startswith("openai:"):
             record["model"]["kind"] = "endpoint"
+            forging.identify(record)
 
     monkeypatch.setattr("rba_bench.leaderboard.rerun.load_speech_model", refuse)
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], named)
-    code, _, said = command(capsys, str(folder), "--rerun", "1")
-    assert code == 3 and "name it with --model" in said
+    code, out, said = command(capsys, str(folder), "--rerun", "1")
+    assert code == 3 and "name it with --model" in said, out
 
 
 def test_a_checkpoint_is_found_by_its_name_below_runs(runs, tmp_path, capsys, monkeypatch):
