@@ -1,5 +1,7 @@
-"""`rba-bench leaderboard`: run records in, tables out; `compare`: paired differences; `view`: a page to listen to."""
+"""`rba-bench leaderboard`: run records in, tables out; `compare`: paired differences; `view`: pages of samples."""
 
+import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -172,27 +174,82 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
 
 def view_command(
     records: Records = None,
-    out: options.Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write the pages into a folder instead of serving them.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="Show only the first N items of each task.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Show only the first N items of each task. Default: all; with --out 200.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Port of this machine; 0 for any free one. Default: 8021, or any free one where it is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the first page in the browser.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a page on which clips can be heard beside the answers of all models.
+    """Show runs in the browser: clips, and the answers of all models side by side.
 
-    The page is static: index.html and a folder of clips, without scripts or network. Default folder: runs/view.
+    Serves pages to this machine alone until Ctrl-C. Runs in progress are shown, and new answers appear by themselves.
     """
+    paths = records or [RUNS / "eval"]
+    if out is not None:
+        if port is not None or open_browser:
+            raise UserError("--out writes files and serves nothing: leave out --port and --open")
+        _write_pages(paths, out, limit, data_dir, as_json)
+        return
     with stdout_reserved():
-        from rba_bench.leaderboard.listening import build_listening_page
+        from rba_bench.leaderboard.site.local_runs import LocalRuns
+        from rba_bench.leaderboard.site.local_site import LocalSite
+        from rba_bench.leaderboard.site.server import SiteServer
 
-        result = build_listening_page(records or [RUNS / "eval"], out or RUNS / "view", limit, data_dir)
-    for note in result.notes:
+        runs = LocalRuns(paths, limit)
+        now = runs.read()
+    for note in now.notes:
+        say(note)
+    with SiteServer(LocalSite(runs, data_dir).file, port) as server:
+        emit_json({"url": server.url, "tasks": list(now.sections)}) if as_json else emit(server.url)
+        say("serving this machine alone; Ctrl-C ends it")
+        if open_browser:
+            webbrowser.open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _write_pages(
+    paths: list[Path], out: Path, limit: int | None, data_dir: Path | None, as_json: bool
+) -> None:
+    with stdout_reserved():
+        from rba_bench.leaderboard.site.local_site import LIMIT, write_site
+
+        written = write_site(paths, out, limit or LIMIT, data_dir)
+    for note in written.notes:
         say(note)
     if as_json:
-        emit_json(result)
+        emit_json(written)
     else:
-        emit(str(result.page))
+        emit(str(written.page))
 
 
 RUN_HELP = "Run folder, run.json, or a folder that contains runs, such as runs/eval/sft."

@@ -127,7 +127,20 @@ SURFACE = {
     ],
     "rescore": ["--data-dir", "--device", "--help", "--json", "--judge", "--out", "--task", "-h", "RUNS"],
     "compare": ["--across", "--help", "--json", "-h", "RUN_A", "RUN_B"],
-    "view": ["--data-dir", "--help", "--json", "--limit", "--out", "-h", "RECORDS"],
+    "view": [
+        *(
+            "--data-dir",
+            "--help",
+            "--json",
+            "--limit",
+            "--no-open",
+            "--open",
+            "--out",
+            "--port",
+            "-h",
+            "RECORDS",
+        )
+    ],
     "assets": ["--help", "-h"],
     "assets fetch": ["--help", "--json", "-h", "NAME"],
     "assets list": ["--help", "--json", "-h"],

@@ -29,6 +29,7 @@ def render_page(
     title: str,
     root: str,
     scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
     nav: Sequence[tuple[str, str]] = (),
     **values: Any,
 ) -> str:
@@ -39,6 +40,7 @@ def render_page(
         title: Of the window and of the page (its `<h1>` is made by the shell).
         root: The top of the site as seen from the page, "" or such as "../../".
         scripts: Addresses as seen from the page; they run in this order when the page has been read.
+        styles: Addresses of style sheets besides `site.css`.
         nav: Text and address (as seen from the page) of each link behind the one to the front page.
         values: What the template uses.
 
@@ -51,6 +53,7 @@ def render_page(
         title=title,
         root=root,
         scripts=scripts,
+        styles=styles,
         nav=nav,
         content=content,
         policy=POLICY,

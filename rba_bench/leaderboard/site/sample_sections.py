@@ -1,0 +1,302 @@
+"""What a page of samples shows: the answers of several models to the same items, side by side.
+
+A section is made of the runs of a group of a board. `rba-bench view` adds runs that are still being written: these have
+samples and no record, so their metrics are those that their samples hold.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rba_bench.assets import PREFIX, find_asset, is_asset
+from rba_bench.errors import UserError
+from rba_bench.evaluation.metric import RANKING, metric_named
+from rba_bench.evaluation.records import Sample
+from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.leaderboard.board_groups import BoardGroup
+from rba_bench.leaderboard.columns import metric_heading, score_texts
+from rba_bench.leaderboard.loaded_runs import KINDS, MODEL, LoadedRun, kind_of_run
+from rba_bench.leaderboard.pages import published_folder
+from rba_bench.leaderboard.tables import SHORT, rounded
+from rba_bench.metrics.aggregate import score_function
+from rba_bench.untrusted import plain
+
+ALIGNED = (
+    "aligned-"  # shipped models whose role begins with it were aligned from the model of the role `base`
+)
+
+
+@dataclass(frozen=True)
+class PageMetric:
+    """How the scores of a metric are read.
+
+    Attributes:
+        heading: Name with unit and direction.
+        aggregation: How the rows of items become a score, see `rba_bench.metrics.aggregate`.
+        scale: Largest possible value.
+    """
+
+    name: str
+    heading: str
+    aggregation: str
+    scale: float
+    higher_is_better: bool
+
+    def item_score(self, sample: Sample) -> float | None:
+        """Score of one item on a scale of 100, to one digit; None where it has none."""
+        score = sample.scores.get(self.name)
+        if score is None:
+            return None
+        row = [float(score), 1.0] if isinstance(score, int | float) else score
+        return round(rounded(100 * score_function(self.aggregation)(row) / self.scale), 1) + 0.0
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """The answers of one model.
+
+    Attributes:
+        label: Tells it from the other models of the section.
+        kind: `model`, or the kind of reference.
+        samples: By position of the item in the test set.
+        folder: Of the run, for the command that answers an item again; "" where there is no record yet.
+        scores: Score and interval by metric as text; empty where there is no record yet.
+        state: "" for a whole finished run, else what is missing.
+        base: Label of the model that it was aligned from, "" where that is unknown or not in the section.
+    """
+
+    label: str
+    kind: str
+    samples: Mapping[int, Sample]
+    folder: str
+    scores: Mapping[str, str]
+    state: str = ""
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run folder with samples and without a record.
+
+    Attributes:
+        name: Of the model, as its folder is called.
+        task: As the run folder is called.
+        samples: What has been answered so far, in the order of the test set.
+    """
+
+    name: str
+    task: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class SampleSection:
+    """Answers to one test set under one protocol.
+
+    Attributes:
+        name: Folder of its page.
+        facts: Protocol, decoding, date, in words.
+        metrics: In the order of the records.
+        primary: Name of the metric that the task is ranked by; "" where nothing is scored yet.
+        models: Models by falling score, then references, then unfinished runs.
+        perturbation: How every clip was changed, "" if it was not.
+        test_set: Hash of the texts and clips; of an unfinished run alone, of what it has answered.
+    """
+
+    name: str
+    task: str
+    facts: tuple[str, ...]
+    metrics: tuple[PageMetric, ...]
+    primary: str
+    models: tuple[ModelAnswers, ...]
+    perturbation: str
+    test_set: str
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """Positions of the items that any model answered, rising."""
+        return sorted({number for model in self.models for number in model.samples})
+
+    @cached_property
+    def first_samples(self) -> dict[int, Sample]:
+        """By item the sample of the first model that has it, for what all samples of an item share."""
+        return {number: sample for model in reversed(self.models) for number, sample in model.samples.items()}
+
+    @property
+    def metric(self) -> PageMetric | None:
+        """The primary metric."""
+        return next((metric for metric in self.metrics if metric.name == self.primary), None)
+
+    @cached_property
+    def scores(self) -> list[dict[int, float | None]]:
+        """By model and item, the primary score on a scale of 100."""
+        metric = self.metric
+        return [
+            {
+                number: metric.item_score(sample) if metric else None
+                for number, sample in model.samples.items()
+            }
+            for model in self.models
+        ]
+
+    @cached_property
+    def failure_limit(self) -> float:
+        """Items with a worse score than this are failures: half of the scale of a mean, else the median item."""
+        if self.metric is None or self.metric.aggregation == "mean":
+            return 50.0
+        known = [score for scores in self.scores for score in scores.values() if score is not None]
+        return round(statistics.median(known), 1) if known else 50.0
+
+    def verdict(self, model: int, number: int) -> bool | None:
+        """Whether a model failed on an item: by its score, else by its status; None where nothing is known."""
+        sample, metric = self.models[model].samples.get(number), self.metric
+        if sample is None:
+            return None
+        score = self.scores[model][number]
+        if score is None:
+            return None if sample.status == "ok" else True
+        better = metric is None or metric.higher_is_better
+        return score < self.failure_limit if better else score > self.failure_limit
+
+
+def board_section(
+    name: str,
+    group: BoardGroup,
+    unfinished: Sequence[UnfinishedRun] = (),
+    folder_of: Callable[[LoadedRun], str] = published_folder,
+) -> SampleSection:
+    """The section of a group.
+
+    Args:
+        name: Of the section.
+        group: The runs.
+        unfinished: Runs of the same task that are still being written.
+        folder_of: Where a run lies, for the command that answers an item again.
+    """
+    record = group.record
+    sign = 1 if record.metrics[group.primary].higher_is_better else -1
+
+    def place(index: int) -> tuple[int, float, str]:
+        run = group.runs[index]
+        return (
+            KINDS.index(kind_of_run(run)),
+            -sign * run.record.metrics[group.primary].value,
+            group.labels[index],
+        )
+
+    order = sorted(range(len(group.runs)), key=place)
+    models = tuple(_finished(group, index, folder_of) for index in order)
+    facts = [
+        f"{plain(record.protocol)} decoding",
+        f"protocol {group.protocol_hash[:SHORT]}",
+        f"test set {plain(record.data.get('source', 'of unknown source'))}, {group.data_hash[:SHORT]}",
+        *([f"clips with {group.perturbation}"] if group.perturbation else []),
+    ]
+    return SampleSection(
+        name,
+        group.task,
+        tuple(facts),
+        tuple(
+            PageMetric(
+                metric,
+                metric_heading(metric, value.scale, value.higher_is_better, value.signature),
+                value.aggregation,
+                value.scale,
+                value.higher_is_better,
+            )
+            for metric, value in record.metrics.items()
+        ),
+        group.primary,
+        models + tuple(_unfinished(unfinished, {model.label for model in models})),
+        group.perturbation,
+        group.data_hash,
+    )
+
+
+def unfinished_section(name: str, runs: Sequence[UnfinishedRun]) -> SampleSection:
+    """The section of runs none of which is finished."""
+    names = dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)
+    metrics = [metric_named(name) for name in names]
+    ranked = [name for name in RANKING if name in names]
+    items = [(sample.doc_id, sample.audio_sha256) for run in runs for sample in run.samples]
+    return SampleSection(
+        name,
+        runs[0].task,
+        ("no finished run yet",),
+        tuple(
+            PageMetric(
+                metric.name,
+                metric_heading(metric.name, metric.scale, metric.higher_is_better),
+                metric.aggregation,
+                metric.scale,
+                metric.higher_is_better,
+            )
+            for metric in metrics
+        ),
+        [*ranked, *names, ""][0],
+        tuple(_unfinished(runs, set())),
+        "",
+        sha256_json(sorted(set(items))),
+    )
+
+
+def clip_name(section: SampleSection, number: int) -> str:
+    """Name of the clip of an item: the same for all protocols of a test set, and known from records alone."""
+    sample = section.first_samples[number]
+    key = f"{section.test_set}|{number}|{sample.audio_sha256}|{section.perturbation}"
+    return sha256_bytes(key.encode())[:20]
+
+
+def _finished(group: BoardGroup, index: int, folder_of: Callable[[LoadedRun], str]) -> ModelAnswers:
+    run, label = group.runs[index], group.labels[index]
+    record = run.record
+    scores = {}
+    for name, value in record.metrics.items():
+        score, low, high = score_texts(name, value)
+        scores[name] = f"{score} [{low}, {high}]"
+    state = f"partial: {record.n} of {record.data['n_items']} items" if record.partial else ""
+    samples = {sample.doc_id: sample for sample in run.samples}
+    return ModelAnswers(
+        label, kind_of_run(run), samples, folder_of(run), scores, state, _aligned_from(group, index)
+    )
+
+
+def _unfinished(runs: Sequence[UnfinishedRun], labels: set[str]) -> Iterator[ModelAnswers]:
+    for run in runs:
+        label = run.name
+        while label in labels:
+            label += " (again)"
+        labels.add(label)
+        samples = {sample.doc_id: sample for sample in run.samples}
+        yield ModelAnswers(label, MODEL, samples, "", {}, f"unfinished: {len(samples)} items so far")
+
+
+def _aligned_from(group: BoardGroup, index: int) -> str:
+    """Label of the model that a run's model was trained from, "" if it is not the one such model of the group."""
+    record = group.runs[index].record
+    names = _base_names(record.model, record.track)
+    found = [
+        i
+        for i, run in enumerate(group.runs)
+        if i != index and kind_of_run(run) == MODEL and {run.name, str(run.record.model["spec"])} & names
+    ]
+    return group.labels[found[0]] if len(found) == 1 else ""
+
+
+def _base_names(model: Mapping[str, object], track: str) -> set[str]:
+    """What the base of a model may be called, by its training note, or by the list of assets."""
+    training, spec = model.get("training"), str(model["spec"])
+    if isinstance(training, Mapping) and training.get("base"):
+        base = str(training["base"])
+        if base == track:  # the world's own base, `--model base`
+            return {"base", f"{PREFIX}{track}-base", f"{track}-base"}
+        return {base, base.removeprefix(PREFIX), base.rstrip("/").rpartition("/")[2]}
+    if is_asset(spec):
+        try:
+            shipped = find_asset(spec).shipped
+        except UserError:  # an asset of another version
+            return set()
+        if shipped and shipped[1].startswith(ALIGNED):
+            return {f"{PREFIX}{shipped[0]}-base", f"{shipped[0]}-base"}
+    return set()
