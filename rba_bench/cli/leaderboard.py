@@ -97,12 +97,21 @@ def verify_records_command(
             "--rerun", metavar="N", min=0, help="Let the model answer N random items of each record again."
         ),
     ] = 0,
+    item: Annotated[
+        str | None,
+        typer.Option(
+            "--item",
+            metavar="ID",
+            help="Let the model answer this one item again, by its id or number.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="Model for --rerun, in the form of `eval --model`.",
+            help="Model for --rerun and --item, in the form of `eval --model`.",
             show_default=False,
         ),
     ] = None,
@@ -118,14 +127,16 @@ def verify_records_command(
 
     Shows what does not follow from the responses and what cannot be verified. Exit code 1 if a record is at fault.
     """
-    if model is not None and not rerun:
+    if model is not None and not rerun and item is None:
         raise UserError("--model is for --rerun N: add --rerun N, or leave out --model")
+    if rerun and item is not None:
+        raise UserError("--item names the item and --rerun draws some: leave out one of them")
     with stdout_reserved():
         from rba_bench.leaderboard import verify as verification
 
         checked = verification.verify_records(records or [RUNS / "eval"], data_dir)
-        if rerun:
-            checked = verification.add_rerun(checked, rerun, seed, model, data_dir, device)
+        if rerun or item is not None:
+            checked = verification.add_rerun(checked, rerun, seed, model, data_dir, device, item)
     if as_json:
         emit_json(checked.to_dict())
     else:

@@ -163,7 +163,8 @@ SURFACE = {
     ],
     "leaderboard card": ["--help", "--json", "-h", "CHECKPOINT", "RECORDS"],
     "leaderboard verify": [
-        *("--data-dir", "--device", "--help", "--json", "--model", "--rerun", "--seed", "-h", "RECORDS"),
+        *("--data-dir", "--device", "--help", "--item", "--json", "--model", "--rerun", "--seed", "-h"),
+        "RECORDS",
     ],
     "study": ["--help", "-h"],
     **dict.fromkeys(

@@ -1,9 +1,9 @@
 """Which clips lie beside the pages of a board, and the clips themselves.
 
 A site holds some clips of each test set whose licence allows it; every other clip is named by its hash. The choice is
-drawn from a seed and favours items on which models disagree or fail. Clips are the only part of a site that does not
-follow from the records, as other machines may not be able to make them: `records.json` therefore lists their hashes, and
-a build takes over those that it finds in its folder.
+drawn from a seed and favours items on which models disagree or fail. Clips are the one part of a site that does not
+follow from the records, as other machines may be unable to make them: `records.json` lists their hashes, and a build
+takes over those that it finds in its folder.
 """
 
 import math
