@@ -18,6 +18,7 @@ from rba_bench.leaderboard.loaded_runs import (
     without_copies,
 )
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
+from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
 from rba_bench.leaderboard.verify import refuse_faulty
 from rba_bench.untrusted import read_untrusted_json
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # What a board may hold; a list in somebody's records.json must not delete anything else
 _BOARD_FILE = re.compile(
-    rf"index\.md|[\w.=+-]+\.csv|{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz)"
+    rf"index\.md|[\w.=+-]+\.csv|{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz)|{SITE_FILES}"
 )
 
 

@@ -1,5 +1,6 @@
 """The files of a leaderboard as bytes, made from its runs, and compared with a folder that somebody published.
 
+    index.html, site/  the page for a browser, see `site.build`
     index.md           summary, one section per task and protocol, list of runs
     <task>.csv         every number of a section in full precision
     breakdown.csv      the same scores by topic or translation direction
@@ -23,6 +24,7 @@ from rba_bench.leaderboard.columns import breakdown_rows, flat_rows
 from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
+from rba_bench.leaderboard.site.build import site_files
 from rba_bench.leaderboard.tables import csv_text, json_text, rounded
 from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
 
@@ -62,6 +64,7 @@ def render_board(
     tables[BREAKDOWN] = [row for group in groups for row in breakdown_rows(group)]
     tables[EQUAL_LENGTH] = [row for estimate in equal_length for row in estimate.flat_rows()]
     contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
+    contents |= site_files(sections, warnings, sorted([*contents, INDEX, RECORDS]))
     contents |= _published_runs(runs)
     data = {
         "schema_version": SCHEMA_VERSION,

@@ -1,0 +1,291 @@
+"""The pictures of the front page: differences from the baseline, modality gaps, speed, robustness, training.
+
+Each picture has its numbers in a table: a forest plot is one itself, the others name the table that holds them.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from rba_bench.leaderboard.board_groups import BoardRow
+from rba_bench.leaderboard.columns import label_text
+from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
+from rba_bench.leaderboard.site import svg
+from rba_bench.leaderboard.site.facts import Model, Setting, speed_of
+from rba_bench.leaderboard.tables import interval_text
+from rba_bench.untrusted import plain
+
+FOREST_ROWS = 120  # of all settings together; the main table has all rows
+PANELS = 12  # settings whose speeds are drawn
+LABELLED = 25  # points of a panel up to which each has its number
+LINES = 8  # of a chart
+MINUS = "\u2212"
+WORDS = {1: "better", -1: "worse", 0: "not told apart"}
+BEHIND = {1: "behind", -1: "ahead", 0: "not told apart"}  # of a row, where the ceiling is better or worse
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A difference: of which row, drawn, in numbers, in words."""
+
+    label: str
+    mark: Markup
+    text: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ForestBlock:
+    """The differences of one setting."""
+
+    title: str
+    metric: str
+    mirrored: bool
+    rows: list[ForestRow]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Blocks on one axis."""
+
+    axis: Markup
+    blocks: list[ForestBlock]
+
+
+def difference_forest(settings: Sequence[Setting]) -> Forest | None:
+    """Paired differences of the models from the baseline; None where there are none."""
+
+    def rows(setting: Setting, row: BoardRow) -> list[float] | None:
+        return setting.difference(row.versus.get(setting.group.primary)) if row.kind == MODEL else None
+
+    return _forest(settings, rows, WORDS, colour=1)
+
+
+def gap_forest(settings: Sequence[Setting]) -> Forest | None:
+    """Modality gaps: what the LLM that reads the transcript scores above each system, larger gaps to the right."""
+
+    def rows(setting: Setting, row: BoardRow) -> list[float] | None:
+        gap = setting.difference(row.gap.get(setting.group.primary))
+        return None if row.kind in (CEILING, "constant") else gap
+
+    return _forest(settings, rows, BEHIND, colour=-1)
+
+
+def _forest(
+    settings: Sequence[Setting],
+    difference: Callable[[Setting, BoardRow], list[float] | None],
+    words: Mapping[int, str],
+    colour: int,
+) -> Forest | None:
+    """One axis for all settings; of a metric that is better when lower, the mirror image is drawn.
+
+    Args:
+        settings: In the order of the page.
+        difference: See `Setting.difference`; None for a row that has none.
+        words: What a mark means.
+        colour: What a mark is multiplied with to be good or bad for the row.
+    """
+    found: list[tuple[Setting, list[tuple[str, list[float]]]]] = []
+    for setting in settings:
+        known = [
+            (label_text(row.label, row.kind), gap)
+            for row in setting.group.rows
+            if (gap := difference(setting, row)) is not None
+        ]
+        if known:
+            found.append((setting, known))
+    if not found:
+        return None
+    most = max(3, FOREST_ROWS // len(found))
+    axis = svg.linear_axis(
+        [0.0, *(end for setting, rows in found for _, gap in rows[:most] for end in _drawn(setting, gap))],
+        count=3,
+    )
+    blocks = []
+    for setting, known in found:
+        block = []
+        for label, gap in known[:most]:
+            value, low, high, mark = gap
+            text = interval_text((value, low, high), digits=setting.digits, signed=True).replace("-", MINUS)
+            drawn = svg.interval_mark(axis, *_drawn(setting, gap), colour * int(mark))
+            block.append(ForestRow(label, drawn, text, words[int(mark)]))
+        mirrored, left_out = not setting.higher_is_better, len(known) - len(block)
+        blocks.append(ForestBlock(setting.title, setting.metric, mirrored, block, left_out))
+    return Forest(svg.interval_axis(axis), blocks)
+
+
+def _drawn(setting: Setting, gap: Sequence[float]) -> tuple[float, float, float]:
+    value, low, high = gap[:3]
+    return (value, low, high) if setting.higher_is_better else (-value, -high, -low)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with its heading."""
+
+    title: str
+    picture: Markup
+
+
+def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[Panel]:
+    """Score against speed, a panel per setting; points carry the number of their model."""
+    numbers = {model.label: str(place + 1) for place, model in enumerate(models)}
+    panels = []
+    for setting in settings[:PANELS]:
+        rows = [(row, speed) for row in setting.group.rows if (speed := speed_of(row.run.record))]
+        if len(rows) < 2:
+            continue
+        leading = _leading(setting, rows)
+        points = []
+        for row, speed in rows:
+            value, low, high = setting.score(row)
+            leads = row.label in leading
+            number = numbers[row.label] if leads or len(rows) <= LABELLED else ""
+            title = (
+                f"{row.label}: {interval_text((value, low, high), digits=setting.digits)} at RTFx {speed:g}"
+            )
+            points.append(svg.Point(number, title, row.kind, speed, value, low, high, leads))
+        description = "; ".join(point.title for point in points[:LABELLED])
+        picture = svg.scatter(
+            points, "RTFx, seconds of audio per second", setting.metric, f"{setting.title}: score against speed",
+            description, reverse=not setting.higher_is_better,
+        )  # fmt: skip
+        panels.append(Panel(f"{setting.title}, {_direction(setting)}", picture))
+    return panels
+
+
+def _direction(setting: Setting) -> str:
+    return setting.metric + (
+        "" if setting.higher_is_better else " (lower is better, so the axis is reversed)"
+    )
+
+
+def _leading(setting: Setting, rows: Sequence[tuple[BoardRow, float]]) -> set[str]:
+    """Systems that take speech in of which none is both faster and better."""
+    sign = 1 if setting.higher_is_better else -1
+    systems = [
+        (row.label, sign * setting.score(row)[0], speed)
+        for row, speed in rows
+        if row.kind in (MODEL, "cascade")
+    ]
+    return {
+        label
+        for label, score, speed in systems
+        if not any(s >= score and v >= speed and (s, v) != (score, speed) for _, s, v in systems)
+    }
+
+
+def machines_of(settings: Sequence[Setting]) -> list[str]:
+    """The machines that speeds were measured on."""
+    names: dict[str, None] = {}
+    for setting in settings:
+        for run in setting.group.runs:
+            hardware = run.record.hardware
+            device = plain(hardware.get("device", "")) or "unknown device"
+            chip = plain(hardware.get("cpu" if device == "cpu" else "name", ""))
+            names[f"{device} ({chip})" if chip else device] = None
+    return list(names)
+
+
+def robustness_charts(settings: Sequence[Setting]) -> list[Panel]:
+    """Scores of the settings that differ only in how the clips were changed, from unchanged to most changed."""
+    families: dict[tuple[str, str], list[Setting]] = {}
+    for setting in settings:
+        families.setdefault((setting.group.task, setting.group.record.protocol), []).append(setting)
+    return [chart for family in families.values() if (chart := _robustness_chart(family)) is not None]
+
+
+def _robustness_chart(family: Sequence[Setting]) -> Panel | None:
+    levels = sorted(family, key=lambda setting: _level(setting.group.perturbation))
+    names = [setting.group.perturbation or "unchanged" for setting in levels]
+    if len(levels) < 2 or len(set(names)) < len(names) or names == ["unchanged"]:
+        return None
+    values: dict[str, list[tuple[float, float, float, float]]] = {}
+    for x, setting in enumerate(levels):
+        for row in setting.group.rows:
+            value, low, high = setting.score(row)
+            values.setdefault(row.label, []).append((float(x), value, low, high))
+    lines = [svg.Line(label, found) for label, found in values.items() if len(found) > 1][:LINES]
+    if not lines:
+        return None
+    first = levels[0]
+    axis = svg.Axis(0.0, float(len(levels) - 1), tuple(float(x) for x in range(len(levels))))
+    description = "; ".join(
+        f"{line.label}: " + ", ".join(f"{names[int(x)]} {value:g}" for x, value, *_ in line.values)
+        for line in lines
+    )
+    title = f"{first.group.task}: score by change of the clips"
+    chart = svg.line_chart(
+        lines, axis, names, "how every clip was changed", title, description, not first.higher_is_better
+    )
+    return Panel(f"{first.group.task}, {_direction(first)}", chart)
+
+
+def _level(perturbation: str) -> tuple[bool, str, float]:
+    """Place of a perturbation on its axis: none first; of one kind, from mild to strong."""
+    number = re.search(r"-?\d+(\.\d+)?", perturbation)
+    kind = re.sub(r"-?\d+(\.\d+)?", "", perturbation)
+    amount = float(number[0]) if number else 0.0
+    falls = kind.startswith(("noise", "clip"))  # decibels of speech above noise: less is stronger
+    return bool(perturbation), kind, -amount if falls else amount
+
+
+@dataclass(frozen=True)
+class TrainingChart:
+    """Curves of one metric of validation, with the numbers in rows of label, step and value."""
+
+    title: str
+    picture: Markup
+    rows: list[tuple[str, str, str]]
+
+
+def training_charts(settings: Sequence[Setting]) -> list[TrainingChart]:
+    """What the aligned models scored on their validation sets during training, as their records tell."""
+    by_metric: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
+    for setting in settings:
+        for row in setting.group.rows:
+            metric, history = _history(row.run.record.model.get("training"))
+            if len(history) > 1:
+                by_metric.setdefault(metric, {})[row.label] = [(x, y, y, y) for x, y in history]
+    charts = []
+    for metric, curves in by_metric.items():
+        lines = [svg.Line(label, values) for label, values in sorted(curves.items())][:LINES]
+        axis = svg.linear_axis([value[0] for line in lines for value in line.values])
+        texts = [svg.tick_text(tick) for tick in axis.ticks]
+        title = f"{metric} on the validation set, by training step"
+        rows = [(line.label, f"{x:g}", f"{y:g}") for line in lines for x, y, *_ in line.values]
+        description = "; ".join(f"{label} at step {step}: {value}" for label, step, value in rows[:40])
+        charts.append(
+            TrainingChart(
+                title, svg.line_chart(lines, axis, texts, "training step", title, description), rows
+            )
+        )
+    return charts
+
+
+def _history(training: Any) -> tuple[str, list[tuple[float, float]]]:
+    """Metric and points of a training's validations; a record is somebody else's, so any other form gives none."""
+    validations = training.get("validations") if isinstance(training, Mapping) else None
+    if not isinstance(validations, Mapping) or not isinstance(validations.get("history"), list):
+        return "", []
+    return plain(validations.get("metric", "")), list(_numbers(validations["history"]))
+
+
+def _numbers(history: Sequence[Any]) -> Iterator[tuple[float, float]]:
+    for entry in history:
+        if isinstance(entry, list) and len(entry) == 2 and all(_is_number(each) for each in entry):
+            yield float(entry[0]), float(f"{entry[1]:.4g}")
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and abs(value) < 1e12
+    )
