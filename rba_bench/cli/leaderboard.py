@@ -53,6 +53,15 @@ def build_board_command(
             "--equal-length", help="Add win rates at equal length, which are estimated from at least 12 runs."
         ),
     ] = False,
+    clips: Annotated[
+        int,
+        typer.Option(
+            "--clips",
+            metavar="N",
+            min=0,
+            help="Clips of each test set beside the pages, where its licence allows that; 20 MB at most in all.",
+        ),
+    ] = 20,
     reported: Annotated[
         bool,
         typer.Option(
@@ -61,7 +70,7 @@ def build_board_command(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build a leaderboard: tables in Markdown and CSV.
+    """Build a leaderboard: pages for a browser, and tables in Markdown and CSV.
 
     Verifies every record first. Only runs with the same protocol share a table.
     """
@@ -72,7 +81,7 @@ def build_board_command(
         from rba_bench.leaderboard.board import build_board
 
         result = build_board(
-            records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length
+            records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length, clips
         )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})

@@ -19,8 +19,10 @@ from rba_bench.leaderboard.loaded_runs import (
 )
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
 from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
+from rba_bench.leaderboard.site.clips import PER_TASK, choose_clips, clip_file, published_hashes
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
 from rba_bench.leaderboard.verify import refuse_faulty
+from rba_bench.progress import say
 from rba_bench.untrusted import read_untrusted_json
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def build_board(
     allow_partial: bool = False,
     ceiling: str | None = None,
     equal_length: bool = False,
+    clips: int = PER_TASK,
 ) -> BuildResult:
     """Verify run records, compare them, and write the board.
 
@@ -77,6 +80,7 @@ def build_board(
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
         ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
         equal_length: Estimate win rates at equal length from the runs of each table, where these are enough.
+        clips: Clips of each test set that lie beside the pages, where its licence allows that; 0 for none.
 
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
@@ -94,12 +98,24 @@ def build_board(
     unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
     warnings = unfinished + board_warnings(groups, baseline_row, estimates)
     options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
-    contents, data = render_board(runs, groups, warnings, options, estimates)
+    chosen = choose_clips(groups, clips, out, _hashes_of_clips(out))
+    for note in chosen.notes:
+        say(f"without some clips: {note}")
+    contents, data = render_board(runs, groups, warnings, options, estimates, chosen.hashes)
+    contents |= {clip_file(name): content for name, content in chosen.files.items()}
     targets = {name: inside(out, name) for name in contents}
     _remove_stale_files(out, set(contents))
     for name, content in contents.items():
         write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in sorted(contents)), groups, warnings, data)
+
+
+def _hashes_of_clips(out: Path) -> dict[str, str]:
+    """The clips that an earlier build left in `out`."""
+    try:
+        return published_hashes(read_untrusted_json(out / RECORDS).get("clips", {}))
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}  # none, or another file, which `_remove_stale_files` refuses
 
 
 def _remove_stale_files(out: Path, current: set[str]) -> None:

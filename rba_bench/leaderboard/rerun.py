@@ -173,7 +173,9 @@ def _chosen_samples(run: LoadedRun, n: int, seed: int, item: str | None) -> list
         return sorted(rng.sample(answered, min(n, len(answered))), key=lambda sample: sample.doc_id)
     named = [s for s in answered if s.id == item] or [s for s in answered if str(s.doc_id) == item]
     if not named:
-        raise UserError(f"{run.folder} has no answer to an item {item!r}: name an item by its id or its number")
+        raise UserError(
+            f"{run.folder} has no answer to an item {item!r}: name an item by its id or its number"
+        )
     return named[:1]
 
 

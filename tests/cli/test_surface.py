@@ -152,6 +152,7 @@ SURFACE = {
             "--allow-partial",
             "--baseline",
             "--ceiling",
+            "--clips",
             "--equal-length",
             "--help",
             "--json",

@@ -9,10 +9,11 @@
 The same runs give the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.site.front import front_files
+from rba_bench.leaderboard.site.samples import sample_files
 from rba_bench.leaderboard.site.shell import SHELL_FILES, site_assets
 
 # Names of the site's files, for a regular expression; nothing else is ever removed from a folder.
@@ -23,16 +24,20 @@ NAMES = (
 
 
 def site_files(
-    sections: Mapping[str, BoardGroup], warnings: Sequence[str], tables: Sequence[str]
+    sections: Mapping[str, BoardGroup],
+    warnings: Sequence[str],
+    tables: Sequence[str],
+    clips: Collection[str] = (),
 ) -> dict[str, bytes]:
-    """Every file of the site by its name.
+    """Every file of the site by its name, without the clips.
 
     Args:
         sections: Groups by the name of their section.
         warnings: Sentences that a reader should know.
         tables: Names of the other files of the board that the front page links to.
+        clips: Names of the clips that lie beside the pages.
     """
-    samples: dict[str, bytes] = {}  # pages of samples go here: `sample_files(sections, ...)`
+    samples = sample_files(sections, clips)
     linked = {name for name in sections if f"samples/{name}/index.html" in samples}
     return {
         **front_files(sections, warnings, tables, linked),

@@ -106,7 +106,7 @@ class ClipMaker:
 
 
 def choose_clips(
-    sections: Mapping[str, BoardGroup],
+    groups: Sequence[BoardGroup],
     per_task: int = PER_TASK,
     board: Path | None = None,
     hashes: Mapping[str, str] | None = None,
@@ -115,7 +115,7 @@ def choose_clips(
     """The clips of a site: `per_task` of each test set whose licence allows it, at most 20 MB in all.
 
     Args:
-        sections: Groups by the name of their section.
+        groups: The runs of a board.
         per_task: Clips of each test set; its protocols share them. 0 for none.
         board: Folder of an earlier build, whose clips are taken over.
         hashes: Of that build's clips, see `published_hashes`.
@@ -123,8 +123,8 @@ def choose_clips(
     """
     maker = ClipMaker(data_dir)
     by_set: dict[tuple[str, str], list[SampleSection]] = {}
-    for name, group in sections.items() if per_task else ():
-        section = board_section(name, group)
+    for group in groups if per_task else ():
+        section = board_section(group.task, group)
         if licence_of(section.task):
             by_set.setdefault((section.test_set, section.perturbation), []).append(section)
     drawn = [(each, _draw(each, per_task)) for each in by_set.values()]
@@ -165,9 +165,14 @@ def published_hashes(listed: object) -> dict[str, str]:
     return dict(listed)
 
 
+def clip_file(name: str) -> str:
+    """Where a clip lies below the top of a site."""
+    return f"{CLIPS}/{name}.flac"
+
+
 def clip_faults(board: Path, hashes: Mapping[str, str]) -> list[str]:
     """Clips that a board lists and does not hold as they were."""
-    return [f"{CLIPS}/{name}.flac is not the clip that was published" for name in sorted(hashes)
+    return [f"{clip_file(name)} is not the clip that was published" for name in sorted(hashes)
             if _published_clip(board, name, hashes) is None]  # fmt: skip
 
 
@@ -227,7 +232,7 @@ def _published_clip(board: Path | None, name: str, hashes: Mapping[str, str]) ->
     if board is None or name not in hashes:
         return None
     try:
-        data = read_untrusted_file(board / CLIPS / f"{name}.flac")
+        data = read_untrusted_file(board / clip_file(name))
     except (FileNotFoundError, UserError):
         return None
     return data if sha256_bytes(data) == hashes[name] else None

@@ -13,7 +13,7 @@ from rba_bench.errors import RbaError, UserError
 from rba_bench.files import inside, write_atomic
 from rba_bench.leaderboard.columns import label_text
 from rba_bench.leaderboard.site import samples as pages
-from rba_bench.leaderboard.site.clips import CLIPS, ClipMaker
+from rba_bench.leaderboard.site.clips import CLIPS, ClipMaker, clip_file
 from rba_bench.leaderboard.site.local_runs import LocalRuns, RunsNow
 from rba_bench.leaderboard.site.sample_sections import SampleSection, clip_name
 from rba_bench.leaderboard.site.shell import SHELL_FILES, call_script, render_page, site_assets
@@ -183,7 +183,7 @@ def _write_clips(now: RunsNow, out: Path, maker: ClipMaker, note: Callable[[str]
             except RbaError as error:
                 unread.append(str(error))
                 continue
-            write_atomic(out / CLIPS / f"{name}.flac", data)
+            write_atomic(out / clip_file(name), data)
             written.add(name)
         if unread:
             note(f"{section.name}: {len(unread)} clips cannot be read ({unread[-1]})")

@@ -15,7 +15,7 @@ from typing import Any
 from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import label_text
-from rba_bench.leaderboard.site.clips import CLIPS, clip_note
+from rba_bench.leaderboard.site.clips import clip_file, clip_note
 from rba_bench.leaderboard.site.sample_sections import ModelAnswers, SampleSection, board_section, clip_name
 from rba_bench.leaderboard.site.shell import call_script, render_page, site_assets
 from rba_bench.leaderboard.tables import rounded
@@ -148,7 +148,7 @@ def _item(section: SampleSection, number: int, clips: Collection[str]) -> dict[s
     """One item with the answers of all models; what is empty is left out."""
     sample, name = section.first_samples[number], clip_name(section, number)
     item = {
-        "clip": f"{CLIPS}/{name}.flac" if name in clips else "",
+        "clip": clip_file(name) if name in clips else "",
         "seconds": rounded(sample.duration),
         "audio": sample.audio_sha256,
         "languages": _text(" → ".join(dict.fromkeys((sample.source_lang, sample.target_lang)))),

@@ -8,6 +8,7 @@ import soundfile
 
 from rba_bench.audio.clips import SAMPLING_RATE
 from rba_bench.evaluation import documents
+from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.site import clips
 from rba_bench.leaderboard.site.clips import choose_clips, clip_faults, licence_of, published_hashes
 from rba_bench.leaderboard.site.sample_sections import board_section, clip_name
@@ -18,19 +19,18 @@ from tests.leaderboard.site.test_samples import groups
 pytest.importorskip("espeakng_loader")
 
 
-def numbers(root: Path, chosen: clips.ChosenClips) -> set[int]:
-    section = board_section(TASK, groups(root)[TASK])
-    return {number for number in section.numbers if clip_name(section, number) in chosen.files}
+def board(root: Path) -> list[BoardGroup]:
+    return list(groups(root).values())
 
 
 def test_chosen_clips_are_those_of_the_items(tmp_path: Path) -> None:
-    chosen = choose_clips(groups(micro_runs(tmp_path)), per_task=8)
+    chosen = choose_clips(board(micro_runs(tmp_path)), per_task=8)
     section = board_section(TASK, groups(tmp_path)[TASK])
     for number, document in enumerate(documents.load_documents(TASK)[:8]):
         wave, rate = soundfile.read(io.BytesIO(chosen.files[clip_name(section, number)]))
         assert rate == SAMPLING_RATE and abs(len(wave) / rate - document["duration"]) < 0.01
-    assert chosen.hashes == choose_clips(groups(tmp_path), per_task=8).hashes and not chosen.notes
-    assert not choose_clips(groups(tmp_path), per_task=0).files
+    assert chosen.hashes == choose_clips(board(tmp_path), per_task=8).hashes and not chosen.notes
+    assert not choose_clips(board(tmp_path), per_task=0).files
 
 
 def test_items_on_which_models_differ_are_preferred(tmp_path: Path) -> None:
@@ -49,36 +49,36 @@ def test_items_on_which_models_differ_are_preferred(tmp_path: Path) -> None:
 def test_a_board_keeps_its_clips_where_they_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_name = groups(micro_runs(tmp_path / "runs"))
-    chosen = choose_clips(by_name, per_task=4)
+    found = board(micro_runs(tmp_path / "runs"))
+    chosen = choose_clips(found, per_task=4)
     for name, data in chosen.files.items():
         (tmp_path / "board" / "clips").mkdir(parents=True, exist_ok=True)
         (tmp_path / "board" / "clips" / f"{name}.flac").write_bytes(data)
     monkeypatch.setattr(clips, "load_clips", lambda spec, folder: (None, "it cannot be spoken here"))
-    assert not choose_clips(by_name, 4).files and choose_clips(by_name, 4).notes[0].endswith(
+    assert not choose_clips(found, 4).files and choose_clips(found, 4).notes[0].endswith(
         "it cannot be spoken here"
     )
-    assert choose_clips(by_name, 4, tmp_path / "board", chosen.hashes).files == chosen.files
+    assert choose_clips(found, 4, tmp_path / "board", chosen.hashes).files == chosen.files
     assert clip_faults(tmp_path / "board", chosen.hashes) == []
     changed = sorted(chosen.files)[0]
     (tmp_path / "board" / "clips" / f"{changed}.flac").write_bytes(b"another")
-    assert changed not in choose_clips(by_name, 4, tmp_path / "board", chosen.hashes).files
+    assert changed not in choose_clips(found, 4, tmp_path / "board", chosen.hashes).files
     assert clip_faults(tmp_path / "board", chosen.hashes) == [
         f"clips/{changed}.flac is not the clip that was published"
     ]
 
 
 def test_clips_end_where_a_site_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_name = groups(micro_runs(tmp_path))
-    whole = choose_clips(by_name, 4)
+    found = board(micro_runs(tmp_path))
+    whole = choose_clips(found, 4)
     monkeypatch.setattr(clips, "MOST_BYTES", sum(map(len, whole.files.values())) - 1)
-    assert len(choose_clips(by_name, 4).files) == 3
+    assert len(choose_clips(found, 4).files) == 3
 
 
 def test_clips_of_other_sets_and_other_items_are_not_copied(tmp_path: Path) -> None:
     write_run(tmp_path, "base", qa_samples(0.5, n=4), task="triviaqa_fixie")
     write_run(tmp_path, "base", qa_samples(0.5, n=4), task=TASK)  # hashes that are no clips of the set
-    chosen = choose_clips(groups(tmp_path), 4)
+    chosen = choose_clips(board(tmp_path), 4)
     assert not chosen.files and len(chosen.notes) == 1 and "micro_triviaqa, item" in chosen.notes[0]
 
 
