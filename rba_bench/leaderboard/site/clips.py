@@ -23,7 +23,7 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.files import sha256_bytes
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.loaded_runs import MODEL
-from rba_bench.leaderboard.site.sample_sections import SampleSection, board_section, clip_name
+from rba_bench.leaderboard.site.sample_sections import SampleSection, board_section, clip_name, items_shown
 from rba_bench.leaderboard.test_sets import load_clips, shipped_task
 from rba_bench.seeding import stable_seed
 from rba_bench.untrusted import read_untrusted_file
@@ -124,7 +124,7 @@ def choose_clips(
     maker = ClipMaker(data_dir)
     by_set: dict[tuple[str, str], list[SampleSection]] = {}
     for group in groups if per_task else ():
-        section = board_section(group.task, group)
+        section = board_section(group.task, group, limit=items_shown(groups))
         if licence_of(section.task):
             by_set.setdefault((section.test_set, section.perturbation), []).append(section)
     drawn = [(each, _draw(each, per_task)) for each in by_set.values()]

@@ -4,6 +4,7 @@ A section is made of the runs of a group of a board. `rba-bench view` adds runs 
 samples and no record, so their metrics are those that their samples hold.
 """
 
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,12 @@ from rba_bench.leaderboard.loaded_runs import KINDS, MODEL, LoadedRun, kind_of_r
 from rba_bench.leaderboard.pages import published_folder
 from rba_bench.leaderboard.tables import SHORT, rounded
 from rba_bench.metrics.aggregate import score_function
+from rba_bench.seeding import stable_seed
 from rba_bench.untrusted import plain
 
+ANSWERS = 100_000  # on the pages of a board: more would be gigabytes, and minutes of building
+FEWEST = 5  # items of each section
+_NUMBER = re.compile(rb'\{"doc_id": ?(\d+),')  # how a line of samples begins, as this package writes it
 ALIGNED = (
     "aligned-"  # shipped models whose role begins with it were aligned from the model of the role `base`
 )
@@ -48,8 +53,9 @@ class PageMetric:
         score = sample.scores.get(self.name)
         if score is None:
             return None
-        row = [float(score), 1.0] if isinstance(score, int | float) else score
-        return round(rounded(100 * score_function(self.aggregation)(row) / self.scale), 1) + 0.0
+        if isinstance(score, int | float):
+            return round(100 * score / self.scale, 1) + 0.0
+        return round(rounded(100 * score_function(self.aggregation)(score) / self.scale), 1) + 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class SampleSection:
         models: Models by falling score, then references, then unfinished runs.
         perturbation: How every clip was changed, "" if it was not.
         test_set: Hash of the texts and clips; of an unfinished run alone, of what it has answered.
+        left_out: Number of items that are not shown.
     """
 
     name: str
@@ -112,6 +119,7 @@ class SampleSection:
     models: tuple[ModelAnswers, ...]
     perturbation: str
     test_set: str
+    left_out: int = 0
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -160,11 +168,17 @@ class SampleSection:
         return score < self.failure_limit if better else score > self.failure_limit
 
 
+def items_shown(groups: Sequence[BoardGroup]) -> int:
+    """Number of items of each section of a board, so that its pages hold about `ANSWERS` answers."""
+    return max(FEWEST, ANSWERS // max(1, sum(len(group.runs) for group in groups)))
+
+
 def board_section(
     name: str,
     group: BoardGroup,
     unfinished: Sequence[UnfinishedRun] = (),
     folder_of: Callable[[LoadedRun], str] = published_folder,
+    limit: int | None = None,
 ) -> SampleSection:
     """The section of a group.
 
@@ -173,8 +187,11 @@ def board_section(
         group: The runs.
         unfinished: Runs of the same task that are still being written.
         folder_of: Where a run lies, for the command that answers an item again.
+        limit: Most items; of more, some are drawn, the same for all protocols of a test set. None for all.
     """
     record = group.record
+    numbers = {item[0] for run in group.runs for item in run.items}
+    shown = _drawn(numbers, limit, group.data_hash) if limit is not None and len(numbers) > limit else None
     sign = 1 if record.metrics[group.primary].higher_is_better else -1
 
     def place(index: int) -> tuple[int, float, str]:
@@ -186,7 +203,7 @@ def board_section(
         )
 
     order = sorted(range(len(group.runs)), key=place)
-    models = tuple(_finished(group, index, folder_of) for index in order)
+    models = tuple(_finished(group, index, folder_of, shown) for index in order)
     facts = [
         f"{plain(record.protocol)} decoding",
         f"protocol {group.protocol_hash[:SHORT]}",
@@ -211,6 +228,7 @@ def board_section(
         models + tuple(_unfinished(unfinished, {model.label for model in models})),
         group.perturbation,
         group.data_hash,
+        0 if shown is None else len(numbers) - len(shown),
     )
 
 
@@ -248,7 +266,26 @@ def clip_name(section: SampleSection, number: int) -> str:
     return sha256_bytes(key.encode())[:20]
 
 
-def _finished(group: BoardGroup, index: int, folder_of: Callable[[LoadedRun], str]) -> ModelAnswers:
+def _drawn(numbers: set[int], limit: int, test_set: str) -> set[int]:
+    return set(sorted(numbers, key=lambda number: stable_seed("shown", test_set, number))[:limit])
+
+
+def _samples(run: LoadedRun, shown: set[int] | None) -> Iterator[Sample]:
+    """Samples of a run that was checked; of some items only their lines are read."""
+    if shown is None:
+        yield from run.samples
+        return
+    for line in run.sample_bytes.split(b"\n"):
+        number = _NUMBER.match(line)
+        if line.strip() and (number is None or int(number[1]) in shown):
+            sample = Sample.model_validate_json(line, strict=True)
+            if sample.doc_id in shown:
+                yield sample
+
+
+def _finished(
+    group: BoardGroup, index: int, folder_of: Callable[[LoadedRun], str], shown: set[int] | None
+) -> ModelAnswers:
     run, label = group.runs[index], group.labels[index]
     record = run.record
     scores = {}
@@ -256,7 +293,7 @@ def _finished(group: BoardGroup, index: int, folder_of: Callable[[LoadedRun], st
         score, low, high = score_texts(name, value)
         scores[name] = f"{score} [{low}, {high}]"
     state = f"partial: {record.n} of {record.data['n_items']} items" if record.partial else ""
-    samples = {sample.doc_id: sample for sample in run.samples}
+    samples = {sample.doc_id: sample for sample in _samples(run, shown)}
     return ModelAnswers(
         label, kind_of_run(run), samples, folder_of(run), scores, state, _aligned_from(group, index)
     )

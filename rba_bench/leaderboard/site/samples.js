@@ -139,7 +139,7 @@
     options("status", data.statuses, "any");
     byId("with-clip").hidden = data.clips.length === 0 || data.clips.length === data.numbers.length;
     const scored = data.primary !== "";
-    for (const name of ["from", "to"]) form.elements.namedItem(name).closest("label").hidden = !scored;
+    byId("range").hidden = !scored;
     byId("meaning").textContent = scored
       ? `A failure has ${data.primary} ${data.higher ? "below" : "above"} ${data.limit}, or no score and a status that is not ok. `
         + "In a disagreement some of the models fail and others do not."
@@ -269,6 +269,7 @@
   }
 
   function judged(value) {
+    if (typeof value === "number") return element("span", {}, String(Number(value.toFixed(4))));
     if (value === null || typeof value !== "object") return element("span", {}, String(value));
     const lines = element("dl", { class: "votes" });
     for (const [name, each] of Object.entries(value)) {
@@ -299,13 +300,13 @@
       element("a", { href: address(at, pair), "aria-label": `${model.label} beside its base alone` }, "these two"), ")");
   }
 
-  function answer(found, place) {
+  function answer(found, place, option) {
     const model = data.models[place];
     const failed = verdict(place, at);
     const status = data.statuses[data.status[place][at]];
     const mark = failed === null ? null : element("span", { class: colour(failed) },
       element("span", { "aria-hidden": "true" }, sign(failed) + " "), hidden(words(failed) + ": "));
-    const card = element("section", { class: "answer" + (failed === null ? "" : failed ? " bad" : " good"), "data-model": model.label },
+    const card = element("section", { class: "reply" + (failed === null ? "" : failed ? " bad" : " good"), "data-model": model.label },
       element("h3", {}, mark, model.label, " ", model.kind === "model" ? null : element("span", { class: "badge" }, "ref")));
     if (INPUTS[model.kind]) card.append(element("p", { class: "soft from" }, INPUTS[model.kind]));
     card.append(...[before(place)].filter(Boolean));
@@ -331,7 +332,7 @@
       element("p", { class: "said", dir: "auto" }, found.reasoning)));
     const facts = `${found.tokens} tokens, seed ${found.seed}`;
     parts.push(element("details", {}, element("summary", {}, "Answer it again"), element("p", { class: "soft" }, facts),
-      found.command ? element("pre", {}, found.command) : null));
+      model.command ? element("pre", {}, `${model.command} ${option}`) : null));
     card.append(...parts.filter(Boolean));
     return card;
   }
@@ -373,7 +374,7 @@
         `Item ${data.numbers[at]}`), ` ${data.ids[at]}`),
       element("p", {}, ...tags.filter(Boolean).map((tag) => element("span", { class: "badge" }, tag))),
       element("div", { class: "pair" }, left, right),
-      element("div", { class: "answers" }, ...sideBySide().map((place) => answer(item.answers[place], place))));
+      element("div", { class: "replies" }, ...sideBySide().map((place) => answer(item.answers[place], place, item.option))));
   }
 
   function show() {
@@ -426,6 +427,7 @@
     chosen = new Set(named.length ? named : [...data.models.keys()].slice(0, SHOWN));
     const place = data.numbers.indexOf(Number(decoded(parts.get("item") ?? "") || NaN));
     at = place < 0 ? 0 : place;
+    trouble(parts.has("item") && place < 0 ? "The item of this address is not on this page." : "");
     showModels();
     filter();
   }

@@ -16,7 +16,13 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import label_text
 from rba_bench.leaderboard.site.clips import clip_file, clip_note
-from rba_bench.leaderboard.site.sample_sections import ModelAnswers, SampleSection, board_section, clip_name
+from rba_bench.leaderboard.site.sample_sections import (
+    ModelAnswers,
+    SampleSection,
+    board_section,
+    clip_name,
+    items_shown,
+)
 from rba_bench.leaderboard.site.shell import call_script, render_page, site_assets
 from rba_bench.leaderboard.tables import rounded
 from rba_bench.metrics.word_differences import word_differences
@@ -28,6 +34,7 @@ PAGE, SUMMARY = "index.html", "summary.js"
 PIECE = 100  # items of one file
 LONGEST = 20_000  # characters of a text: what is longer shows its beginning
 DEEPEST = 8  # of what a judge says
+COMMAND = "rba-bench leaderboard verify"
 WORDED = ("asr", "s2tt")  # kinds of items whose answers are compared with the reference word by word
 SIGNS = {"same": "=", "substituted": "~", "inserted": "+", "deleted": "-"}
 
@@ -40,8 +47,9 @@ def sample_files(sections: Mapping[str, BoardGroup], clips: Collection[str] = ()
         clips: Names of the clips that lie in `clips/`, without `.flac`; see `site.clips.choose_clips`.
     """
     files = site_assets(STYLE, SCRIPT)
+    limit = items_shown(list(sections.values()))
     for name, group in sections.items():
-        files |= section_files(board_section(name, group), clips)
+        files |= section_files(board_section(name, group, limit=limit), clips)
     return files
 
 
@@ -74,6 +82,8 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
         styles=[f"../../site/{STYLE}"],
         scripts=[f"../../site/{SCRIPT}", SUMMARY],
         facts=section.facts,
+        left_out=section.left_out,
+        items=len(section.numbers),
         metrics=section.metrics,
         models=section.models,
         label_text=label_text,
@@ -140,7 +150,7 @@ def _model_entry(section: SampleSection, model: ModelAnswers) -> dict[str, Any]:
         "state": visible_text(model.state),
         "base": labels.index(model.base) if model.base else -1,
         "score": model.scores.get(section.primary, ""),
-        "folder": visible_text(model.folder),
+        "command": f"{COMMAND} {shlex.quote(printable(model.folder))}" if model.folder else "",
     }
 
 
@@ -157,6 +167,7 @@ def _item(section: SampleSection, number: int, clips: Collection[str]) -> dict[s
         "references": [_text(each) for each in sample.references],
         "baseline": _text(sample.baseline),
         "extra": _text(sample.extra),
+        "option": _option(sample),
     }
     answers = [_answer(section, model, number) for model in section.models]
     return {key: value for key, value in item.items() if value} | {"answers": answers}
@@ -178,7 +189,6 @@ def _answer(section: SampleSection, model: ModelAnswers, number: int) -> dict[st
         "error": _text(sample.error),
         "scores": [metric.item_score(sample) for metric in section.metrics],
         "judge": _visible(rounded(sample.judge)) if sample.judge else None,
-        "command": _command(model.folder, sample),
     }
     # the seed as text: it has more digits than numbers of a script
     kept = {key: value for key, value in answer.items() if value}
@@ -200,12 +210,10 @@ def _differences(expected: str, given: str, language: str) -> list[list[str]]:
     ]
 
 
-def _command(folder: str, sample: Sample) -> str:
-    """What lets the model answer the item again, for a shell; by its number where its id could not be typed."""
-    if not folder:
-        return ""
+def _option(sample: Sample) -> str:
+    """What names an item to `verify` in a shell: its id, or its number where the id cannot be typed."""
     item = sample.id if sample.id and printable(sample.id) == sample.id else str(sample.doc_id)
-    return f"rba-bench leaderboard verify {shlex.quote(printable(folder))} --item={shlex.quote(item)}"
+    return f"--item={shlex.quote(item)}"
 
 
 def _text(text: str) -> str:

@@ -163,10 +163,32 @@ def test_texts_of_records_stay_texts(tmp_path: Path) -> None:
 def test_the_command_names_the_item_for_a_shell(tmp_path: Path, name: str) -> None:
     samples: list[Sample] = [sample(7, "qa", "x", ["x"], "g").model_copy(update={"id": name})]
     write_run(tmp_path, "ba se", samples)
-    [answer] = items(sample_files(groups(tmp_path)), "micro_triviaqa_greedy")[0]["answers"]
-    *command, folder, item = shlex.split(answer["command"])
+    files = sample_files(groups(tmp_path))
+    [model], [found] = (
+        summary(files, "micro_triviaqa_greedy")["models"],
+        items(files, "micro_triviaqa_greedy"),
+    )
+    *command, folder, item = shlex.split(f"{model['command']} {found['option']}")
     assert command == ["rba-bench", "leaderboard", "verify"] and folder.startswith("records/")
     assert item == f"--item={name if name.isprintable() and name else 7}"
+
+
+def test_a_board_of_too_many_answers_shows_some_items_of_each_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("base", "sft"):
+        write_run(tmp_path, name, qa_samples(0.5, n=60))
+        write_run(tmp_path, name, qa_samples(0.5, n=60), "micro_triviaqa_sampled", "sampled", "cd" * 32)
+        write_run(tmp_path, name, translation_samples(0.5, n=6), "micro_covost2_greedy")
+    whole = sample_files(groups(tmp_path))
+    monkeypatch.setattr("rba_bench.leaderboard.site.sample_sections.ANSWERS", 6 * 8)
+    files = sample_files(groups(tmp_path))
+    drawn = summary(files, "micro_triviaqa_greedy")["numbers"]
+    assert len(drawn) == 8 and drawn == sorted(drawn) == summary(files, "micro_triviaqa_sampled")["numbers"]
+    assert items(files, "micro_triviaqa_greedy") == [items(whole, "micro_triviaqa_greedy")[n] for n in drawn]
+    assert b"8 of 60 items" in files["samples/micro_triviaqa_greedy/index.html"]
+    other = "samples/micro_covost2_greedy/items-0000.js"
+    assert files[other] == whole[other] and len(summary(files, "micro_covost2_greedy")["numbers"]) == 6
 
 
 def test_the_pages_of_all_protocols_share_a_clip_and_other_clips_have_other_names(tmp_path: Path) -> None:

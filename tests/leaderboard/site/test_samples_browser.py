@@ -130,14 +130,14 @@ def test_the_keys_that_are_shown_go_from_item_to_item(page: Any, folder: Path) -
 def test_an_address_opens_an_item_with_its_models_and_filters(page: Any, folder: Path) -> None:
     page.goto((folder / PAGE).as_uri() + "#item=3&models=better,base&verdict=differs")
     shown(page, "Item 3")
-    cards = page.locator(".answer")
+    cards = page.locator(".reply")
     assert [each.get_attribute("data-model") for each in cards.all()] == ["base", "better"]
     assert "aligned from base: ✗failure before, ✓no failure after" in cards.nth(1).text_content()
     sync_api.expect(page.locator("#count")).to_have_text("Item 2 of 3 (of 8 in all)")
     assert page.locator("#list a").count() == 3
     page.goto((folder / PAGE).as_uri() + "#item=999&models=nobody,%E0%A4%A&verdict=x&from=abc&group=none&zz")
     shown(page, "Item 0")
-    assert page.locator(".answer").count() == 3  # what is no choice is passed over
+    assert page.locator(".reply").count() == 3  # what is no choice is passed over
     page.locator("#list a").nth(6).click()
     shown(page, "Item 6")
     page.go_back()
@@ -148,12 +148,12 @@ def test_two_models_are_compared(page: Any, folder: Path) -> None:
     page.goto((folder / PAGE).as_uri() + "#item=2")
     shown(page, "Item 2")
     page.get_by_label("cascade").uncheck()
-    sync_api.expect(page.locator(".answer")).to_have_count(2)
+    sync_api.expect(page.locator(".reply")).to_have_count(2)
     assert page.url.endswith("#item=2&models=better,base")
     page.get_by_role("button", name="All", exact=True).click()
-    sync_api.expect(page.locator(".answer")).to_have_count(3)
+    sync_api.expect(page.locator(".reply")).to_have_count(3)
     page.get_by_role("link", name="better beside its base alone").click()
-    sync_api.expect(page.locator(".answer")).to_have_count(2)
+    sync_api.expect(page.locator(".reply")).to_have_count(2)
     signs = page.locator("#list a[aria-current] .signs").inner_text()
     assert sorted(signs) == ["✓", "✗"]
 
@@ -171,7 +171,7 @@ def test_filters_by_group_status_and_score(page: Any, tmp_path: Path) -> None:
     shown(page, "Item 7")
     assert (
         page.url.endswith("#item=7&group=g3&status=truncated")
-        and "truncated" in page.locator(".answer").inner_text()
+        and "truncated" in page.locator(".reply").inner_text()
     )
     page.get_by_role("button", name="Show all").click()
     right = sum(each.scores["alias_match"] for each in samples)
@@ -188,7 +188,7 @@ def test_differences_have_signs_beside_their_colours(page: Any, tmp_path: Path) 
     write_run(tmp_path / "runs", "model", [given], task="micro_covost2_greedy")
     site = write_site([tmp_path / "runs"], tmp_path / "site").page.parent
     page.goto((site / "samples/micro_covost2_greedy/index.html").as_uri())
-    words = page.locator(".answer .words")
+    words = page.locator(".reply .words")
     assert " ".join(words.inner_text().split()) == (
         "the − left out: old red ~ replaced: dog by: cat is here + added: now"
     )
@@ -253,7 +253,7 @@ def test_a_run_in_progress_grows_on_the_open_page(page: Any, serving: tuple[str,
     shown(page, "Item 0")
     page.goto(f"{url}{PAGE}#item=3&models=base,running")
     shown(page, "Item 3")
-    card = page.locator(".answer[data-model=running]")
+    card = page.locator(".reply[data-model=running]")
     sync_api.expect(card).to_contain_text("not answered (unfinished: 2 items so far)")
     append(folder, answers[2:5])
     sync_api.expect(card).to_contain_text(answers[3].extracted, timeout=20_000)
