@@ -66,7 +66,7 @@ class LocalSite:
         if address in assets:
             return assets[address]
         if address in ("", INDEX):
-            return runs_page(now)
+            return runs_page(now, served=True)
         found = _PAGE.fullmatch(address)
         section = now.sections.get(found[1]) if found else None
         if found is None or section is None:
@@ -96,12 +96,13 @@ class LocalSite:
                 return None  # the page shows the clip's hash instead
 
 
-def runs_page(now: RunsNow) -> bytes:
-    """The page that lists the tasks."""
+def runs_page(now: RunsNow, served: bool = False) -> bytes:
+    """The page that lists the tasks; `served` where it is no file."""
     page = render_page(
         "runs.html.jinja",
         title="Runs",
         root="",
+        served=served,
         sections=list(now.sections.values()),
         label_text=label_text,
         notes=now.notes,

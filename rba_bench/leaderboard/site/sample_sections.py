@@ -27,9 +27,7 @@ from rba_bench.untrusted import plain
 ANSWERS = 100_000  # on the pages of a board: more would be gigabytes, and minutes of building
 FEWEST = 5  # items of each section
 _NUMBER = re.compile(rb'\{"doc_id": ?(\d+),')  # how a line of samples begins, as this package writes it
-ALIGNED = (
-    "aligned-"  # shipped models whose role begins with it were aligned from the model of the role `base`
-)
+ALIGNED = "aligned-"  # roles of shipped models that were aligned from the one of the role `base`
 
 
 @dataclass(frozen=True)

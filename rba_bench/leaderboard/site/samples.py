@@ -89,6 +89,7 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
         label_text=label_text,
         note=note,
         live=live,
+        served=live,
     )
     return page.encode()
 

@@ -31,6 +31,7 @@ def render_page(
     scripts: Sequence[str] = (),
     styles: Sequence[str] = (),
     nav: Sequence[tuple[str, str]] = (),
+    served: bool = False,
     **values: Any,
 ) -> str:
     """A page of the site.
@@ -42,6 +43,7 @@ def render_page(
         scripts: Addresses as seen from the page; they run in this order when the page has been read.
         styles: Addresses of style sheets besides `site.css`.
         nav: Text and address (as seen from the page) of each link behind the one to the front page.
+        served: Whether the page is not a file but comes from a server of this machine.
         values: What the template uses.
 
     Raises:
@@ -55,6 +57,7 @@ def render_page(
         scripts=scripts,
         styles=styles,
         nav=nav,
+        served=served,
         content=content,
         policy=POLICY,
         version=__version__,
