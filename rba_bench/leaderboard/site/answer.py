@@ -184,7 +184,8 @@ def _caution(tallies: Sequence[Tally], p_values: Sequence[float]) -> str:
     left = (
         "none of them remains" if not remaining else "1 remains" if remaining == 1 else f"{remaining} remain"
     )
-    left = "all of them remain" if remaining == marked else left
+    if remaining == marked:
+        left = "both remain" if marked == 2 else "all of them remain"
     return f"{start}, and {marked} are. After Holm's correction for all {tests}, {left}."
 
 
@@ -233,7 +234,7 @@ def missing_references(settings: Sequence[Setting]) -> Iterator[Missing]:
             perturbed = f" --perturb {tasks[0][1]}" if tasks[0][1] else ""
             titles = [each.title for each in where]
             place = (
-                "every " + noun_of(settings)
+                "any " + noun_of(settings)
                 if len(where) == len(settings)
                 else _names(titles, noun_of(settings))
             )

@@ -85,6 +85,28 @@ class Setting:
             mark = 1 if (interval.value > 0) == self.higher_is_better else -1
         return [*self.points(interval.value, interval.low, interval.high), mark]
 
+    @cached_property
+    def reproduced(self) -> frozenset[str]:
+        """Labels of rows whose weights have another record, of another name and moment, with a score that agrees.
+
+        They agree where the interval of their paired difference holds zero.
+        """
+        group = self.group
+        by_weights: dict[str, list[int]] = {}
+        for index, run in enumerate(group.runs):
+            weights = run.record.model.get("weights_sha256")
+            if isinstance(weights, str) and weights:
+                by_weights.setdefault(weights, []).append(index)
+        agreed: set[str] = set()
+        for indices in by_weights.values():
+            for a, b in combinations(indices, 2):
+                if not _independent(group.runs[a].record, group.runs[b].record):
+                    continue
+                gap = group.difference(a, b, group.primary)
+                if gap is not None and not gap.excludes(0.0):
+                    agreed |= {group.labels[a], group.labels[b]}
+        return frozenset(agreed)
+
 
 def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
     """The groups of a board with titles that differ: the task, its perturbation, hashes where these are not enough."""
@@ -139,32 +161,10 @@ def models_of(settings: Sequence[Setting]) -> list[Model]:
     models = []
     for label, found in rows.items():
         row = found[0][1]
-        agreed = all(row.label in _reproduced(setting) for setting, row in found)
+        agreed = all(row.label in setting.reproduced for setting, row in found)
         folder = f"{PUBLISHED}/{folder_name(str(row.run.record.model['name']))}"
         models.append(Model(label, row.kind, REPRODUCED if agreed else MEASURED, folder))
     return sorted(models, key=lambda model: (KINDS.index(model.kind), model.label))
-
-
-def _reproduced(setting: Setting) -> set[str]:
-    """Labels of rows whose weights have another record, of another name and moment, with a score that agrees.
-
-    They agree where the interval of their paired difference holds zero.
-    """
-    group = setting.group
-    by_weights: dict[str, list[int]] = {}
-    for index, run in enumerate(group.runs):
-        weights = run.record.model.get("weights_sha256")
-        if isinstance(weights, str) and weights:
-            by_weights.setdefault(weights, []).append(index)
-    agreed: set[str] = set()
-    for indices in by_weights.values():
-        for a, b in combinations(indices, 2):
-            if not _independent(group.runs[a].record, group.runs[b].record):
-                continue
-            gap = group.difference(a, b, group.primary)
-            if gap is not None and not gap.excludes(0.0):
-                agreed |= {group.labels[a], group.labels[b]}
-    return agreed
 
 
 def _independent(a: RunRecord, b: RunRecord) -> bool:
@@ -214,7 +214,6 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
     """What the front page shows of one setting beside the scores; loaded when it is asked for."""
     index = {model.label: place for place, model in enumerate(models)}
     group, metric = setting.group, setting.group.primary
-    reproduced = _reproduced(setting)
     rows = []
     for row in group.rows:
         record = row.run.record
@@ -231,7 +230,7 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "failures": failures_of(record),
                 "rtfx": speed_of(record),
                 "date": record.created[:10],
-                "provenance": REPRODUCED if row.label in reproduced else MEASURED,
+                "provenance": REPRODUCED if row.label in setting.reproduced else MEASURED,
                 "weights": weights_of(row.run),
                 "run": f"{published_folder(row.run)}/{RUN_FILE}",
                 "partial": record.partial,

@@ -8,7 +8,7 @@ from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.loaded_runs import KINDS, MODEL
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
-from rba_bench.leaderboard.site import pictures, svg
+from rba_bench.leaderboard.site import pictures
 from rba_bench.leaderboard.site.answer import answer_of, baseline_name, missing_references, noun_of
 from rba_bench.leaderboard.site.facts import (
     ALL_PAIRS,
@@ -104,14 +104,12 @@ def _texts(
 
 def _pictures(settings: Sequence[Setting], models: Sequence[Model]) -> dict[str, Any]:
     """What the template shows."""
+    speeds, legend = pictures.speed_panels(settings, models)
     return {
         "differences": pictures.difference_forest(settings),
         "gaps": pictures.gap_forest(settings),
-        "speeds": pictures.speed_panels(settings, models),
-        "left_out_panels": max(0, len(settings) - pictures.PANELS),
-        "legend": [(model.label, TYPES[model.kind], svg.legend_mark(model.kind)) for model in models][
-            : pictures.LABELLED
-        ],
+        "speeds": speeds,
+        "legend": legend,
         "robustness": pictures.robustness_charts(settings),
         "training": pictures.training_charts(settings),
     }

@@ -15,12 +15,12 @@ from rba_bench.leaderboard.board_groups import BoardRow
 from rba_bench.leaderboard.columns import label_text
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
 from rba_bench.leaderboard.site import svg
-from rba_bench.leaderboard.site.facts import Model, Setting, speed_of
+from rba_bench.leaderboard.site.facts import TYPES, Model, Setting, speed_of
 from rba_bench.leaderboard.tables import interval_text
 from rba_bench.untrusted import plain
 
-FOREST_ROWS = 120  # of all settings together; the main table has all rows
-PANELS = 12  # settings whose speeds are drawn
+FOREST_ROWS = 90  # of all settings together; the main table has all rows
+PANELS, POINTS = 12, 800  # settings whose speeds are drawn, and their points together
 LABELLED = 25  # points of a panel up to which each has its number
 LINES = 8  # of a chart
 MINUS = "\u2212"
@@ -101,7 +101,7 @@ def _forest(
             found.append((setting, known))
     if not found:
         return None
-    most = max(3, FOREST_ROWS // len(found))
+    most = max(2, FOREST_ROWS // len(found))
     axis = svg.linear_axis(
         [0.0, *(end for setting, rows in found for _, gap in rows[:most] for end in _drawn(setting, gap))],
         count=3,
@@ -132,11 +132,24 @@ class Panel:
     picture: Markup
 
 
-def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[Panel]:
-    """Score against speed, a panel per setting; points carry the number of their model."""
+@dataclass(frozen=True)
+class LegendEntry:
+    """The number of a model on the panels, and what it stands for."""
+
+    number: str
+    mark: Markup
+    label: str
+    type: str
+
+
+def speed_panels(
+    settings: Sequence[Setting], models: Sequence[Model]
+) -> tuple[list[Panel], list[LegendEntry]]:
+    """Score against speed, a panel per setting; points carry the number of their model, which the legend names."""
     numbers = {model.label: str(place + 1) for place, model in enumerate(models)}
-    panels = []
-    for setting in settings[:PANELS]:
+    named: set[str] = set()
+    panels: list[Panel] = []
+    for setting in settings[: min(PANELS, max(1, POINTS // len(models)))]:
         rows = [(row, speed) for row in setting.group.rows if (speed := speed_of(row.run.record))]
         if len(rows) < 2:
             continue
@@ -145,7 +158,8 @@ def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[P
         for row, speed in rows:
             value, low, high = setting.score(row)
             leads = row.label in leading
-            number = numbers[row.label] if leads or len(rows) <= LABELLED else ""
+            number = numbers[row.label] if leads or row.kind != MODEL or len(rows) <= LABELLED else ""
+            named |= {row.label} if number else set()
             title = (
                 f"{row.label}: {interval_text((value, low, high), digits=setting.digits)} at RTFx {speed:g}"
             )
@@ -156,7 +170,12 @@ def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[P
             description, reverse=not setting.higher_is_better,
         )  # fmt: skip
         panels.append(Panel(f"{setting.title}, {_direction(setting)}", picture))
-    return panels
+    legend = [
+        LegendEntry(numbers[model.label], svg.legend_mark(model.kind), model.label, TYPES[model.kind])
+        for model in models
+        if model.label in named
+    ]
+    return panels, legend
 
 
 def _direction(setting: Setting) -> str:
