@@ -119,6 +119,7 @@ def leaderboard(
     ceiling: str | None = None,
     allow_partial: bool = False,
     equal_length: bool = False,
+    reported_page: str | None = None,
     progress: bool = True,
 ) -> Leaderboard:
     """Verify runs and build a board of them; the options are those of `rba-bench leaderboard build`.
@@ -130,6 +131,7 @@ def leaderboard(
         ceiling: Text LLM that modality gaps are measured from, where there are several.
         allow_partial: Include runs that were made with `limit`, marked as partial.
         equal_length: Add win rates at equal length, estimated from 12 runs or more.
+        reported_page: Address of a page of reported numbers that the front page links to.
         progress: Show progress on stderr.
 
     Raises:
@@ -141,7 +143,8 @@ def leaderboard(
 
         records = [RUNS / "eval"] if runs is None else _run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
-        return Leaderboard(build_board(records, folder, baseline, allow_partial, ceiling, equal_length))
+        built = build_board(records, folder, baseline, allow_partial, ceiling, equal_length, reported_page)
+        return Leaderboard(built)
 
 
 def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:

@@ -64,6 +64,7 @@ def build_board(
     allow_partial: bool = False,
     ceiling: str | None = None,
     equal_length: bool = False,
+    reported_page: str | None = None,
 ) -> BuildResult:
     """Verify run records, compare them, and write the board.
 
@@ -77,6 +78,7 @@ def build_board(
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
         ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
         equal_length: Estimate win rates at equal length from the runs of each table, where these are enough.
+        reported_page: Address of a page of reported numbers that the front page links to, as seen from `out`.
 
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
@@ -94,6 +96,7 @@ def build_board(
     unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
     warnings = unfinished + board_warnings(groups, baseline_row, estimates)
     options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
+    options |= {"reported_page": reported_page} if reported_page else {}
     contents, data = render_board(runs, groups, warnings, options, estimates)
     targets = {name: inside(out, name) for name in contents}
     _remove_stale_files(out, set(contents))

@@ -64,7 +64,8 @@ def render_board(
     tables[BREAKDOWN] = [row for group in groups for row in breakdown_rows(group)]
     tables[EQUAL_LENGTH] = [row for estimate in equal_length for row in estimate.flat_rows()]
     contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
-    contents |= site_files(sections, warnings, sorted([*contents, INDEX, RECORDS]))
+    linked = sorted([*contents, INDEX, RECORDS])
+    contents |= site_files(sections, warnings, linked, options.get("reported_page") or "")
     contents |= _published_runs(runs)
     data = {
         "schema_version": SCHEMA_VERSION,

@@ -144,6 +144,7 @@ SURFACE = {
             "--json",
             "--out",
             "--reported",
+            "--reported-page",
             "-h",
             "RECORDS",
         ),

@@ -36,6 +36,7 @@ def front_files(
     warnings: Sequence[str],
     tables: Sequence[str],
     linked: set[str],
+    reported: str = "",
 ) -> dict[str, bytes]:
     """The front page and the data that it loads.
 
@@ -44,6 +45,7 @@ def front_files(
         warnings: Sentences that a reader should know.
         tables: Names of the CSV files of the board.
         linked: Sections that have a page of samples.
+        reported: Address of a page of reported numbers, "" for none.
     """
     settings = settings_of(sections)
     models = models_of(settings)
@@ -58,6 +60,7 @@ def front_files(
             ("Downloads", "#downloads"),
             ("How to read", "#reading"),
         ],
+        reported=reported,
         data=script_json(front_data(settings, models, linked)),
         **_texts(settings, models, warnings, tables),
         **_pictures(settings, models),

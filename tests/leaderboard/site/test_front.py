@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from rba_bench.errors import UserError
 from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.site import svg
-from rba_bench.leaderboard.site.build import site_files
+from rba_bench.leaderboard.site.build import page_address, site_files
 from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data
 from rba_bench.leaderboard.site.pictures import gap_forest, robustness_charts, speed_panels, training_charts
 from rba_bench.leaderboard.site.shell import POLICY, call_script
@@ -187,3 +188,25 @@ def test_data_scripts_hold_nothing_but_a_call() -> None:
         call_script("f", "</script>\u2028", [float("nan")]) == b'f("\\u003c/script\\u003e\\u2028",[null]);\n'
     )
     assert script_json({"a": 1}) == '{"a":1}'
+
+
+def test_reported_numbers_are_linked_and_the_link_is_made_again(tmp_path: Path) -> None:
+    runs = write_board_records(tmp_path / "runs")
+    out = build_board([runs], tmp_path / "board", reported_page="../paper/index.html").out
+    page = (out / "index.html").read_text()
+    assert '<a href="../paper/index.html" rel="noreferrer">' in page and "never ranked" in page
+    assert list(board_differences(out)) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["javascript:alert(1)", "data:text/html,x", "//evil", "file:///etc", 'https://a"b', "a b", "x:y"],
+)
+def test_what_no_page_may_link_to_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match="cannot be linked to"):
+        page_address(address)
+    assert (
+        page_address("https://example.org/a?b=c#d")
+        and page_address("../paper/index.html")
+        and page_address("") == ""
+    )
