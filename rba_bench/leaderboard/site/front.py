@@ -21,6 +21,7 @@ from rba_bench.leaderboard.site.facts import (
     setting_data,
     settings_of,
 )
+from rba_bench.leaderboard.site.forest import difference_forest, gap_forest
 from rba_bench.leaderboard.site.shell import FOLDER, call_script, render_page
 from rba_bench.leaderboard.tables import SHORT
 from rba_bench.leaderboard.test_sets import shipped_task
@@ -109,8 +110,8 @@ def _pictures(settings: Sequence[Setting], models: Sequence[Model]) -> dict[str,
     """What the template shows."""
     speeds, legend = pictures.speed_panels(settings, models)
     return {
-        "differences": pictures.difference_forest(settings),
-        "gaps": pictures.gap_forest(settings),
+        "differences": difference_forest(settings),
+        "gaps": gap_forest(settings),
         "speeds": speeds,
         "legend": legend,
         "robustness": pictures.robustness_charts(settings),

@@ -70,7 +70,7 @@ def tick_text(value: float) -> str:
 def interval_mark(axis: Axis, value: float, low: float, high: float, mark: int) -> Markup:
     """One line of a forest plot, as wide as its cell: grid, zero, interval and value.
 
-    Ends that lie outside the axis are drawn as open.
+    What lies beyond the axis is drawn at its end, with a mark.
     """
     pieces = [
         Markup('<line class="{}" x1="{}" x2="{}" y1="0" y2="100%"/>').format(
@@ -90,6 +90,12 @@ def interval_mark(axis: Axis, value: float, low: float, high: float, mark: int) 
         pieces.append(Markup('<circle class="point {}" cx="{}" cy="50%" r="4"/>').format(kind, point))
     else:
         pieces.append(Markup('<circle class="point open" cx="{}" cy="50%" r="3.5"/>').format(point))
+    beyond = (("-6", "\u2039", low < axis.low), ("100%", "\u203a", high > axis.high))
+    pieces += [
+        Markup('<text x="{}" y="75%" class="beyond">{}</text>').format(x, sign)
+        for x, sign, is_so in beyond
+        if is_so
+    ]
     return _svg('<svg class="interval" aria-hidden="true" focusable="false">', pieces)
 
 

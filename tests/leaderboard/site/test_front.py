@@ -15,7 +15,8 @@ from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.build import page_address, site_files
 from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data
-from rba_bench.leaderboard.site.pictures import gap_forest, robustness_charts, speed_panels, training_charts
+from rba_bench.leaderboard.site.forest import Differences, draw_forest, gap_forest
+from rba_bench.leaderboard.site.pictures import robustness_charts, speed_panels, training_charts
 from rba_bench.leaderboard.site.shell import POLICY, call_script
 from tests.leaderboard.site.site_boards import HOSTILE, load_settings, settings, write_board_records
 
@@ -210,3 +211,24 @@ def test_what_no_page_may_link_to_is_refused(address: str) -> None:
         and page_address("../paper/index.html")
         and page_address("") == ""
     )
+
+
+def test_one_interval_far_out_does_not_flatten_the_others() -> None:
+    rows = [(f"m{i}", [0.5, -2.0, 3.0, 0]) for i in range(20)]
+    usual = draw_forest([Differences("t", "x", 1, False, rows)])
+    far = draw_forest([Differences("t", "x", 1, False, [*rows, ("far", [-250.0, -300.0, -200.0, -1])])])
+    assert usual and far and not usual.clipped and far.clipped and "\u2212300" not in far.axis
+    last = far.blocks[0].rows[-1]
+    assert (
+        last.text == "\u2212250.0 [\u2212300.0, \u2212200.0]"
+        and "\u2039" in last.mark
+        and last.verdict == "worse"
+    )
+    assert "\u2039" not in far.blocks[0].rows[0].mark
+    mirrored = draw_forest([Differences("t", "wer", 1, True, [("a", [-5.0, -9.0, -1.0, 1])])])
+    assert (
+        mirrored
+        and 'cx="50.0%"' in mirrored.blocks[0].rows[0].mark
+        and "better" in mirrored.blocks[0].rows[0].mark
+    )
+    assert draw_forest([]) is draw_forest([Differences("t", "x", 1, False, [])]) is None
