@@ -169,8 +169,8 @@ def write_study_report(data: StudyData, folder: Path) -> StudyReport:
         legend=_legend(data),
         downloads=[INDEX, FACTS, *(f"{name}.csv" for name, rows in csvs.items() if rows)],
     )
-    for name, content in page.items():
-        write_atomic(folder / name, content)
+    for name, file_bytes in page.items():
+        write_atomic(folder / name, file_bytes)
     return StudyReport(folder, content, (*tables, *([claims] if claims else [])), sentences)
 
 
