@@ -126,6 +126,12 @@ def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
     ]
 
 
+def baseline_name(settings: Sequence[Setting]) -> str:
+    """Label of the baseline row, or what was asked for where it has several labels or none."""
+    labels = {row.label for setting in settings for row in setting.group.rows if row.is_baseline}
+    return labels.pop() if len(labels) == 1 else plain(settings[0].group.baseline)
+
+
 @dataclass(frozen=True)
 class Model:
     """One row of the main table.
@@ -181,7 +187,7 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
     """
     index = {model.label: place for place, model in enumerate(models)}
     return {
-        "baseline": settings[0].group.baseline,
+        "baseline": baseline_name(settings),
         "models": [model.to_dict() for model in models],
         "settings": [
             {
@@ -195,6 +201,7 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
                 "digits": setting.digits,
                 "judge": judges_of(setting.group.record),
                 "samples": setting.section in linked,
+                "partial": [index[row.label] for row in setting.group.rows if row.run.record.partial],
                 "scores": [
                     [index[row.label], *setting.score(row), *_band(row, setting.group.primary)]
                     for row in setting.group.rows
@@ -233,7 +240,6 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "provenance": REPRODUCED if row.label in setting.reproduced else MEASURED,
                 "weights": weights_of(row.run),
                 "run": f"{published_folder(row.run)}/{RUN_FILE}",
-                "partial": record.partial,
             }
         )
     return {"rows": rows, "pairs": list(_pairs(setting, index))}

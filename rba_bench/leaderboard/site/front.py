@@ -9,12 +9,13 @@ from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.loaded_runs import KINDS, MODEL
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
 from rba_bench.leaderboard.site import pictures
-from rba_bench.leaderboard.site.answer import answer_of, baseline_name, missing_references, noun_of
+from rba_bench.leaderboard.site.answer import answer_of, missing_references, noun_of
 from rba_bench.leaderboard.site.facts import (
     ALL_PAIRS,
     TYPES,
     Model,
     Setting,
+    baseline_name,
     front_data,
     judges_of,
     models_of,
