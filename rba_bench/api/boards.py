@@ -119,6 +119,7 @@ def leaderboard(
     ceiling: str | None = None,
     allow_partial: bool = False,
     equal_length: bool = False,
+    reported_page: str | None = None,
     clips: int = 20,
     progress: bool = True,
 ) -> Leaderboard:
@@ -131,6 +132,7 @@ def leaderboard(
         ceiling: Text LLM that modality gaps are measured from, where there are several.
         allow_partial: Include runs that were made with `limit`, marked as partial.
         equal_length: Add win rates at equal length, estimated from 12 runs or more.
+        reported_page: Address of a page of reported numbers that the front page links to.
         clips: Clips of each test set beside the pages, where its licence allows that; 0 for none.
         progress: Show progress on stderr.
 
@@ -143,9 +145,17 @@ def leaderboard(
 
         records = [RUNS / "eval"] if runs is None else _run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
-        return Leaderboard(
-            build_board(records, folder, baseline, allow_partial, ceiling, equal_length, clips)
+        built = build_board(
+            records,
+            folder,
+            baseline,
+            allow_partial,
+            ceiling,
+            equal_length,
+            reported_page=reported_page,
+            clips=clips,
         )
+        return Leaderboard(built)
 
 
 def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:

@@ -68,6 +68,15 @@ def build_board_command(
             "--reported", help="Build the tables of a paper; RECORDS is the folder with their YAML files."
         ),
     ] = False,
+    reported_page: Annotated[
+        str | None,
+        typer.Option(
+            "--reported-page",
+            metavar="ADDRESS",
+            help="Page of reported numbers that the front page links to, such as ../paper/index.html.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Build a leaderboard: pages for a browser, and tables in Markdown and CSV.
@@ -81,7 +90,14 @@ def build_board_command(
         from rba_bench.leaderboard.board import build_board
 
         result = build_board(
-            records or [RUNS / "eval"], out or OUT, baseline, allow_partial, ceiling, equal_length, clips
+            records or [RUNS / "eval"],
+            out or OUT,
+            baseline,
+            allow_partial,
+            ceiling,
+            equal_length,
+            reported_page=reported_page,
+            clips=clips,
         )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})

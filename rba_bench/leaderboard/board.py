@@ -66,6 +66,7 @@ def build_board(
     allow_partial: bool = False,
     ceiling: str | None = None,
     equal_length: bool = False,
+    reported_page: str | None = None,
     clips: int = PER_TASK,
 ) -> BuildResult:
     """Verify run records, compare them, and write the board.
@@ -80,6 +81,7 @@ def build_board(
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
         ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
         equal_length: Estimate win rates at equal length from the runs of each table, where these are enough.
+        reported_page: Address of a page of reported numbers that the front page links to, as seen from `out`.
         clips: Clips of each test set that lie beside the pages, where its licence allows that; 0 for none.
 
     Raises:
@@ -98,6 +100,7 @@ def build_board(
     unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
     warnings = unfinished + board_warnings(groups, baseline_row, estimates)
     options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
+    options |= {"reported_page": reported_page} if reported_page else {}
     chosen = choose_clips(groups, clips, out, _hashes_of_clips(out))
     for note in chosen.notes:
         say(f"without some clips: {note}")

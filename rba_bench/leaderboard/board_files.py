@@ -68,7 +68,8 @@ def render_board(
     tables[EQUAL_LENGTH] = [row for estimate in equal_length for row in estimate.flat_rows()]
     contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
     clips = dict(clips or {})
-    contents |= site_files(sections, warnings, sorted([*contents, INDEX, RECORDS]), clips)
+    linked = sorted([*contents, INDEX, RECORDS])
+    contents |= site_files(sections, warnings, linked, options.get("reported_page") or "", clips)
     contents |= _published_runs(runs)
     data = {
         "schema_version": SCHEMA_VERSION,

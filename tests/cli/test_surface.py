@@ -158,6 +158,7 @@ SURFACE = {
             "--json",
             "--out",
             "--reported",
+            "--reported-page",
             "-h",
             "RECORDS",
         ),

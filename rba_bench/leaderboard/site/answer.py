@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
-from rba_bench.leaderboard.site.facts import Setting
+from rba_bench.leaderboard.site.facts import Setting, baseline_name
 from rba_bench.metrics.interval import LEVEL
-from rba_bench.untrusted import plain
 
 NAMED = 3  # settings, or models, up to which each is named
 EVAL = "rba-bench eval"
@@ -71,12 +70,6 @@ def noun_of(settings: Sequence[Setting]) -> str:
     records = [setting.group.record for setting in settings]
     once = len({record.task for record in records}) == len(records)
     return "task" if once and len({record.protocol for record in records}) == 1 else "setting"
-
-
-def baseline_name(settings: Sequence[Setting]) -> str:
-    """Label of the baseline row, or what was asked for where it has several labels or none."""
-    labels = {row.label for setting in settings for row in setting.group.rows if row.is_baseline}
-    return labels.pop() if len(labels) == 1 else plain(settings[0].group.baseline)
 
 
 def tally(settings: Sequence[Setting]) -> tuple[list[Tally], list[float]]:
@@ -184,7 +177,8 @@ def _caution(tallies: Sequence[Tally], p_values: Sequence[float]) -> str:
     left = (
         "none of them remains" if not remaining else "1 remains" if remaining == 1 else f"{remaining} remain"
     )
-    left = "all of them remain" if remaining == marked else left
+    if remaining == marked:
+        left = "both remain" if marked == 2 else "all of them remain"
     return f"{start}, and {marked} are. After Holm's correction for all {tests}, {left}."
 
 
@@ -233,7 +227,7 @@ def missing_references(settings: Sequence[Setting]) -> Iterator[Missing]:
             perturbed = f" --perturb {tasks[0][1]}" if tasks[0][1] else ""
             titles = [each.title for each in where]
             place = (
-                "every " + noun_of(settings)
+                "any " + noun_of(settings)
                 if len(where) == len(settings)
                 else _names(titles, noun_of(settings))
             )

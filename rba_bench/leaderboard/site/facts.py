@@ -85,6 +85,28 @@ class Setting:
             mark = 1 if (interval.value > 0) == self.higher_is_better else -1
         return [*self.points(interval.value, interval.low, interval.high), mark]
 
+    @cached_property
+    def reproduced(self) -> frozenset[str]:
+        """Labels of rows whose weights have another record, of another name and moment, with a score that agrees.
+
+        They agree where the interval of their paired difference holds zero.
+        """
+        group = self.group
+        by_weights: dict[str, list[int]] = {}
+        for index, run in enumerate(group.runs):
+            weights = run.record.model.get("weights_sha256")
+            if isinstance(weights, str) and weights:
+                by_weights.setdefault(weights, []).append(index)
+        agreed: set[str] = set()
+        for indices in by_weights.values():
+            for a, b in combinations(indices, 2):
+                if not _independent(group.runs[a].record, group.runs[b].record):
+                    continue
+                gap = group.difference(a, b, group.primary)
+                if gap is not None and not gap.excludes(0.0):
+                    agreed |= {group.labels[a], group.labels[b]}
+        return frozenset(agreed)
+
 
 def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
     """The groups of a board with titles that differ: the task, its perturbation, hashes where these are not enough."""
@@ -102,6 +124,12 @@ def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
         )
         for section, group in sections.items()
     ]
+
+
+def baseline_name(settings: Sequence[Setting]) -> str:
+    """Label of the baseline row, or what was asked for where it has several labels or none."""
+    labels = {row.label for setting in settings for row in setting.group.rows if row.is_baseline}
+    return labels.pop() if len(labels) == 1 else plain(settings[0].group.baseline)
 
 
 @dataclass(frozen=True)
@@ -139,32 +167,10 @@ def models_of(settings: Sequence[Setting]) -> list[Model]:
     models = []
     for label, found in rows.items():
         row = found[0][1]
-        agreed = all(row.label in _reproduced(setting) for setting, row in found)
+        agreed = all(row.label in setting.reproduced for setting, row in found)
         folder = f"{PUBLISHED}/{folder_name(str(row.run.record.model['name']))}"
         models.append(Model(label, row.kind, REPRODUCED if agreed else MEASURED, folder))
     return sorted(models, key=lambda model: (KINDS.index(model.kind), model.label))
-
-
-def _reproduced(setting: Setting) -> set[str]:
-    """Labels of rows whose weights have another record, of another name and moment, with a score that agrees.
-
-    They agree where the interval of their paired difference holds zero.
-    """
-    group = setting.group
-    by_weights: dict[str, list[int]] = {}
-    for index, run in enumerate(group.runs):
-        weights = run.record.model.get("weights_sha256")
-        if isinstance(weights, str) and weights:
-            by_weights.setdefault(weights, []).append(index)
-    agreed: set[str] = set()
-    for indices in by_weights.values():
-        for a, b in combinations(indices, 2):
-            if not _independent(group.runs[a].record, group.runs[b].record):
-                continue
-            gap = group.difference(a, b, group.primary)
-            if gap is not None and not gap.excludes(0.0):
-                agreed |= {group.labels[a], group.labels[b]}
-    return agreed
 
 
 def _independent(a: RunRecord, b: RunRecord) -> bool:
@@ -181,7 +187,7 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
     """
     index = {model.label: place for place, model in enumerate(models)}
     return {
-        "baseline": settings[0].group.baseline,
+        "baseline": baseline_name(settings),
         "models": [model.to_dict() for model in models],
         "settings": [
             {
@@ -195,6 +201,7 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
                 "digits": setting.digits,
                 "judge": judges_of(setting.group.record),
                 "samples": setting.section in linked,
+                "partial": [index[row.label] for row in setting.group.rows if row.run.record.partial],
                 "scores": [
                     [index[row.label], *setting.score(row), *_band(row, setting.group.primary)]
                     for row in setting.group.rows
@@ -214,7 +221,6 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
     """What the front page shows of one setting beside the scores; loaded when it is asked for."""
     index = {model.label: place for place, model in enumerate(models)}
     group, metric = setting.group, setting.group.primary
-    reproduced = _reproduced(setting)
     rows = []
     for row in group.rows:
         record = row.run.record
@@ -231,10 +237,9 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "failures": failures_of(record),
                 "rtfx": speed_of(record),
                 "date": record.created[:10],
-                "provenance": REPRODUCED if row.label in reproduced else MEASURED,
+                "provenance": REPRODUCED if row.label in setting.reproduced else MEASURED,
                 "weights": weights_of(row.run),
                 "run": f"{published_folder(row.run)}/{RUN_FILE}",
-                "partial": record.partial,
             }
         )
     return {"rows": rows, "pairs": list(_pairs(setting, index))}

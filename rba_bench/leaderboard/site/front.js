@@ -83,7 +83,8 @@
     const main = setting.samples
       ? element("a", { href: sampleAddress(setting, [label]), title: "Answers of " + label }, value)
       : element("b", {}, value);
-    return cell([rank, main, element("span", { class: "ends" }, ends)], row[1]);
+    const partial = setting.partial.includes(model) ? element("span", { class: "badge bad" }, "partial") : null;
+    return cell([rank, partial, main, element("span", { class: "ends" }, ends)], row[1]);
   }
 
   function sampleAddress(setting, labels) {
@@ -118,7 +119,7 @@
 
   const DETAILED = {
     differences: (setting, row) => (row.baseline ? cell(["baseline"], 0, { class: "none" }) : differenceCell(setting, row.versus)),
-    gaps: (setting, row) => differenceCell(setting, row.gap),
+    gaps: (setting, row) => ({ ...differenceCell(setting, row.gap), attributes: row.ceiling ? { title: "from " + row.ceiling } : {} }),
     failures: (setting, row) => failuresCell(row),
     speed: (setting, row) => (row.rtfx === null ? NOTHING : cell([String(row.rtfx)], row.rtfx)),
   };
@@ -152,7 +153,7 @@
         return row ? make(row) : NOTHING;
       },
     });
-    const items = (row) => cell([row.missing ? row.n + " (\u2212" + row.missing + ")" : String(row.n), row.partial ? " partial" : ""], row.n);
+    const items = (row) => cell([row.missing ? row.n + " (\u2212" + row.missing + ")" : String(row.n)], row.n);
     return [
       { key: "score", title: "score", metric: setting.metric, lower: setting.lower, cell: (model) => scoreCell(place, model) },
       column("n", "n", items),
@@ -236,6 +237,7 @@
     const places = chosenSettings();
     const loaded = places.length === 1 || state.show !== "scores" ? await Promise.all(places.map((place) => load(board.settings[place]))) : [];
     if (turn !== drawing) return;
+    form.elements.show.disabled = places.length === 1; // one setting shows everything
     const columns = columnsOf(places, loaded);
     const models = sorted(chosenModels(places), columns);
     const head = element("tr", {}, headCell(MODEL, "col"), ...columns.map((column) => headCell(column, "col")));
@@ -262,6 +264,7 @@
       if (first === b && second === a) return [-value, -high, -low, -mark];
     }
     const [left, right] = [loaded.rows.get(a), loaded.rows.get(b)];
+    if ([...loaded.rows.values()].filter((row) => row.baseline).length !== 1) return null; // which one, is not known
     if (right?.baseline && left?.versus) return left.versus;
     if (left?.baseline && right?.versus) return right.versus.map((_, i) => -right.versus[[0, 2, 1, 3][i]]);
     return null;

@@ -8,19 +8,21 @@ from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.loaded_runs import KINDS, MODEL
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
-from rba_bench.leaderboard.site import pictures, svg
-from rba_bench.leaderboard.site.answer import answer_of, baseline_name, missing_references, noun_of
+from rba_bench.leaderboard.site import pictures
+from rba_bench.leaderboard.site.answer import answer_of, missing_references, noun_of
 from rba_bench.leaderboard.site.facts import (
     ALL_PAIRS,
     TYPES,
     Model,
     Setting,
+    baseline_name,
     front_data,
     judges_of,
     models_of,
     setting_data,
     settings_of,
 )
+from rba_bench.leaderboard.site.forest import difference_forest, gap_forest
 from rba_bench.leaderboard.site.shell import FOLDER, call_script, render_page
 from rba_bench.leaderboard.tables import SHORT
 from rba_bench.leaderboard.test_sets import shipped_task
@@ -36,6 +38,7 @@ def front_files(
     warnings: Sequence[str],
     tables: Sequence[str],
     linked: set[str],
+    reported: str = "",
 ) -> dict[str, bytes]:
     """The front page and the data that it loads.
 
@@ -44,6 +47,7 @@ def front_files(
         warnings: Sentences that a reader should know.
         tables: Names of the CSV files of the board.
         linked: Sections that have a page of samples.
+        reported: Address of a page of reported numbers, "" for none.
     """
     settings = settings_of(sections)
     models = models_of(settings)
@@ -58,6 +62,7 @@ def front_files(
             ("Downloads", "#downloads"),
             ("How to read", "#reading"),
         ],
+        reported=reported,
         data=script_json(front_data(settings, models, linked)),
         **_texts(settings, models, warnings, tables),
         **_pictures(settings, models),
@@ -104,14 +109,12 @@ def _texts(
 
 def _pictures(settings: Sequence[Setting], models: Sequence[Model]) -> dict[str, Any]:
     """What the template shows."""
+    speeds, legend = pictures.speed_panels(settings, models)
     return {
-        "differences": pictures.difference_forest(settings),
-        "gaps": pictures.gap_forest(settings),
-        "speeds": pictures.speed_panels(settings, models),
-        "left_out_panels": max(0, len(settings) - pictures.PANELS),
-        "legend": [(model.label, TYPES[model.kind], svg.legend_mark(model.kind)) for model in models][
-            : pictures.LABELLED
-        ],
+        "differences": difference_forest(settings),
+        "gaps": gap_forest(settings),
+        "speeds": speeds,
+        "legend": legend,
         "robustness": pictures.robustness_charts(settings),
         "training": pictures.training_charts(settings),
     }

@@ -1,127 +1,26 @@
-"""The pictures of the front page: differences from the baseline, modality gaps, speed, robustness, training.
+"""The pictures of the front page beside its forest plots: speed, robustness, training.
 
-Each picture has its numbers in a table: a forest plot is one itself, the others name the table that holds them.
+Each names the table that holds its numbers.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from rba_bench.leaderboard.board_groups import BoardRow
-from rba_bench.leaderboard.columns import label_text
-from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
+from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.site import svg
-from rba_bench.leaderboard.site.facts import Model, Setting, speed_of
+from rba_bench.leaderboard.site.facts import TYPES, Model, Setting, speed_of
 from rba_bench.leaderboard.tables import interval_text
 from rba_bench.untrusted import plain
 
-FOREST_ROWS = 120  # of all settings together; the main table has all rows
-PANELS = 12  # settings whose speeds are drawn
+PANELS, POINTS = 12, 800  # settings whose speeds are drawn, and their points together
 LABELLED = 25  # points of a panel up to which each has its number
 LINES = 8  # of a chart
-MINUS = "\u2212"
-WORDS = {1: "better", -1: "worse", 0: "not told apart"}
-BEHIND = {1: "behind", -1: "ahead", 0: "not told apart"}  # of a row, where the ceiling is better or worse
-
-
-@dataclass(frozen=True)
-class ForestRow:
-    """A difference: of which row, drawn, in numbers, in words."""
-
-    label: str
-    mark: Markup
-    text: str
-    verdict: str
-
-
-@dataclass(frozen=True)
-class ForestBlock:
-    """The differences of one setting."""
-
-    title: str
-    metric: str
-    mirrored: bool
-    rows: list[ForestRow]
-    left_out: int
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Blocks on one axis."""
-
-    axis: Markup
-    blocks: list[ForestBlock]
-
-
-def difference_forest(settings: Sequence[Setting]) -> Forest | None:
-    """Paired differences of the models from the baseline; None where there are none."""
-
-    def rows(setting: Setting, row: BoardRow) -> list[float] | None:
-        return setting.difference(row.versus.get(setting.group.primary)) if row.kind == MODEL else None
-
-    return _forest(settings, rows, WORDS, colour=1)
-
-
-def gap_forest(settings: Sequence[Setting]) -> Forest | None:
-    """Modality gaps: what the LLM that reads the transcript scores above each system, larger gaps to the right."""
-
-    def rows(setting: Setting, row: BoardRow) -> list[float] | None:
-        gap = setting.difference(row.gap.get(setting.group.primary))
-        return None if row.kind in (CEILING, "constant") else gap
-
-    return _forest(settings, rows, BEHIND, colour=-1)
-
-
-def _forest(
-    settings: Sequence[Setting],
-    difference: Callable[[Setting, BoardRow], list[float] | None],
-    words: Mapping[int, str],
-    colour: int,
-) -> Forest | None:
-    """One axis for all settings; of a metric that is better when lower, the mirror image is drawn.
-
-    Args:
-        settings: In the order of the page.
-        difference: See `Setting.difference`; None for a row that has none.
-        words: What a mark means.
-        colour: What a mark is multiplied with to be good or bad for the row.
-    """
-    found: list[tuple[Setting, list[tuple[str, list[float]]]]] = []
-    for setting in settings:
-        known = [
-            (label_text(row.label, row.kind), gap)
-            for row in setting.group.rows
-            if (gap := difference(setting, row)) is not None
-        ]
-        if known:
-            found.append((setting, known))
-    if not found:
-        return None
-    most = max(3, FOREST_ROWS // len(found))
-    axis = svg.linear_axis(
-        [0.0, *(end for setting, rows in found for _, gap in rows[:most] for end in _drawn(setting, gap))],
-        count=3,
-    )
-    blocks = []
-    for setting, known in found:
-        block = []
-        for label, gap in known[:most]:
-            value, low, high, mark = gap
-            text = interval_text((value, low, high), digits=setting.digits, signed=True).replace("-", MINUS)
-            drawn = svg.interval_mark(axis, *_drawn(setting, gap), colour * int(mark))
-            block.append(ForestRow(label, drawn, text, words[int(mark)]))
-        mirrored, left_out = not setting.higher_is_better, len(known) - len(block)
-        blocks.append(ForestBlock(setting.title, setting.metric, mirrored, block, left_out))
-    return Forest(svg.interval_axis(axis), blocks)
-
-
-def _drawn(setting: Setting, gap: Sequence[float]) -> tuple[float, float, float]:
-    value, low, high = gap[:3]
-    return (value, low, high) if setting.higher_is_better else (-value, -high, -low)
 
 
 @dataclass(frozen=True)
@@ -132,11 +31,24 @@ class Panel:
     picture: Markup
 
 
-def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[Panel]:
-    """Score against speed, a panel per setting; points carry the number of their model."""
+@dataclass(frozen=True)
+class LegendEntry:
+    """The number of a model on the panels, and what it stands for."""
+
+    number: str
+    mark: Markup
+    label: str
+    type: str
+
+
+def speed_panels(
+    settings: Sequence[Setting], models: Sequence[Model]
+) -> tuple[list[Panel], list[LegendEntry]]:
+    """Score against speed, a panel per setting; points carry the number of their model, which the legend names."""
     numbers = {model.label: str(place + 1) for place, model in enumerate(models)}
-    panels = []
-    for setting in settings[:PANELS]:
+    named: set[str] = set()
+    panels: list[Panel] = []
+    for setting in settings[: min(PANELS, max(1, POINTS // len(models)))]:
         rows = [(row, speed) for row in setting.group.rows if (speed := speed_of(row.run.record))]
         if len(rows) < 2:
             continue
@@ -145,7 +57,8 @@ def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[P
         for row, speed in rows:
             value, low, high = setting.score(row)
             leads = row.label in leading
-            number = numbers[row.label] if leads or len(rows) <= LABELLED else ""
+            number = numbers[row.label] if leads or row.kind != MODEL or len(rows) <= LABELLED else ""
+            named |= {row.label} if number else set()
             title = (
                 f"{row.label}: {interval_text((value, low, high), digits=setting.digits)} at RTFx {speed:g}"
             )
@@ -156,7 +69,12 @@ def speed_panels(settings: Sequence[Setting], models: Sequence[Model]) -> list[P
             description, reverse=not setting.higher_is_better,
         )  # fmt: skip
         panels.append(Panel(f"{setting.title}, {_direction(setting)}", picture))
-    return panels
+    legend = [
+        LegendEntry(numbers[model.label], svg.legend_mark(model.kind), model.label, TYPES[model.kind])
+        for model in models
+        if model.label in named
+    ]
+    return panels, legend
 
 
 def _direction(setting: Setting) -> str:

@@ -37,7 +37,8 @@ def render_page(
     """A page of the site.
 
     Args:
-        template: Name of a jinja2 file in this package that makes the content of `<main>`. It sees `root` and `values`.
+        template: Name of a jinja2 file in this package that makes the content of `<main>`. It sees `root`, `values` and
+            the macros of `macros.html.jinja`.
         title: Of the window and of the page (its `<h1>` is made by the shell).
         root: The top of the site as seen from the page, "" or such as "../../".
         scripts: Addresses as seen from the page; they run in this order when the page has been read.
@@ -49,7 +50,8 @@ def render_page(
     Raises:
         jinja2.UndefinedError: the template uses a name that is not in `values`.
     """
-    content = Markup(render_template(page_part(PACKAGE, template), root=root, **values))
+    source = page_part(PACKAGE, "macros.html.jinja") + page_part(PACKAGE, template)
+    content = Markup(render_template(source, root=root, **values))
     return render_template(
         page_part(PACKAGE, "shell.html.jinja"),
         title=title,

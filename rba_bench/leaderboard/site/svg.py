@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 LABEL = 18  # letters of a name beside a line
+ROOM = 0.25  # of the width of an axis that a number needs beside zero
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def tick_text(value: float) -> str:
 def interval_mark(axis: Axis, value: float, low: float, high: float, mark: int) -> Markup:
     """One line of a forest plot, as wide as its cell: grid, zero, interval and value.
 
-    Ends that lie outside the axis are drawn as open.
+    What lies beyond the axis is drawn at its end, with a mark.
     """
     pieces = [
         Markup('<line class="{}" x1="{}" x2="{}" y1="0" y2="100%"/>').format(
@@ -89,14 +90,23 @@ def interval_mark(axis: Axis, value: float, low: float, high: float, mark: int) 
         pieces.append(Markup('<circle class="point {}" cx="{}" cy="50%" r="4"/>').format(kind, point))
     else:
         pieces.append(Markup('<circle class="point open" cx="{}" cy="50%" r="3.5"/>').format(point))
+    beyond = (("-6", "\u2039", low < axis.low), ("100%", "\u203a", high > axis.high))
+    pieces += [
+        Markup('<text x="{}" y="75%" class="beyond">{}</text>').format(x, sign)
+        for x, sign, is_so in beyond
+        if is_so
+    ]
     return _svg('<svg class="interval" aria-hidden="true" focusable="false">', pieces)
 
 
 def interval_axis(axis: Axis) -> Markup:
-    """The numbers above a column of intervals."""
+    """The numbers above a column of intervals: zero, and the ends where there is room beside it."""
     pieces = []
-    for tick in axis.ticks:
+    zero = axis.share(0.0)
+    for tick in dict.fromkeys((axis.ticks[0], 0.0, axis.ticks[-1])):
         share = axis.share(tick)
+        if tick and abs(share - zero) < ROOM:
+            continue
         anchor = "start" if share < 0.03 else "end" if share > 0.97 else "middle"
         pieces.append(
             Markup('<text x="{}" y="12" text-anchor="{}">{}</text>').format(
@@ -111,7 +121,7 @@ class Point:
     """A point of a scatter plot.
 
     Attributes:
-        label: Short text beside it.
+        label: Short text beside it; "" for a small point without text and interval.
         title: What a pointer shows.
         shape: `model`, `ceiling`, `cascade` or `constant`.
         x: Its place.
@@ -152,17 +162,19 @@ def scatter(
         pieces.append(Markup('<polyline class="front" points="{}"/>').format(corners))
     spots = [place(point.x, point.y) for point in points]
     labels = _place_labels(spots)
-    for point, (x, y), (label_x, label_y) in zip(points, spots, labels, strict=True):
-        ends = (place(point.x, end)[1] for end in (point.low, point.high))
-        pieces.append(
-            Markup('<g><title>{}</title><line class="range {}" x1="{}" x2="{}" y1="{}" y2="{}"/>{}{}</g>').format(
-                point.title, point.shape, f"{x:.1f}", f"{x:.1f}", *(f"{end:.1f}" for end in ends),
-                _shape(point.shape, x, y),
-                Markup('<text class="label" x="{}" y="{}">{}</text>').format(
-                    f"{label_x:.1f}", f"{label_y + 3.5:.1f}", point.label
-                ),
-            )
-        )  # fmt: skip
+    for point, (x, y), label in zip(points, spots, labels, strict=True):
+        if not point.label:  # one of hundreds
+            pieces.append(_shape(point.shape, x, y, small=True))
+            continue
+        ends = (f"{place(point.x, end)[1]:.1f}" for end in (point.low, point.high))
+        bar = Markup('<line class="range {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+            point.shape, f"{x:.1f}", f"{x:.1f}", *ends
+        )
+        text = Markup('<text class="label" x="{}" y="{}">{}</text>').format(
+            f"{label[0]:.1f}", f"{label[1] + 3.5:.1f}", point.label
+        )
+        mark = _shape(point.shape, x, y)
+        pieces.append(Markup("<g><title>{}</title>{}{}{}</g>").format(point.title, bar, mark, text))
     return _figure(width, height, title, description, pieces)
 
 
@@ -266,8 +278,10 @@ def _frame(
     return pieces
 
 
-def _shape(shape: str, x: float, y: float) -> Markup:
+def _shape(shape: str, x: float, y: float, small: bool = False) -> Markup:
     """The mark of a kind of row."""
+    if small:
+        return Markup('<circle class="{}" cx="{}" cy="{}" r="1.5"/>').format(shape, f"{x:.1f}", f"{y:.1f}")
     if shape == "ceiling":
         return Markup('<rect class="{}" x="{}" y="{}" width="7" height="7"/>').format(
             shape, f"{x - 3.5:.1f}", f"{y - 3.5:.1f}"
