@@ -102,6 +102,7 @@ def runs_page(now: RunsNow, served: bool = False) -> bytes:
         "runs.html.jinja",
         title="Runs",
         root="",
+        styles=[f"site/{pages.STYLE}"],
         served=served,
         sections=list(now.sections.values()),
         label_text=label_text,

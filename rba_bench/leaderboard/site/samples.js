@@ -215,11 +215,9 @@
     const all = places.length === data.numbers.length ? "" : ` (of ${data.numbers.length} in all)`;
     byId("count").textContent = places.length ? `Item ${current + 1} of ${places.length}${all}` : "No item is like that.";
     const line = list.querySelector("[aria-current]");
-    if (line && byId("choose").open && byId("choose").scrollHeight > byId("choose").clientHeight) {
-      const above = line.offsetTop - byId("choose").offsetTop;
-      if (above < byId("choose").scrollTop || above > byId("choose").scrollTop + byId("choose").clientHeight - 60) {
-        byId("choose").scrollTop = above - byId("choose").clientHeight / 2;
-      }
+    const above = line ? line.offsetTop - list.scrollTop : 0;
+    if (line && (above < 0 || above > list.clientHeight - line.offsetHeight)) {
+      list.scrollTop = line.offsetTop - list.clientHeight / 2;
     }
   }
 

@@ -49,7 +49,9 @@ def test_new_answers_of_an_unfinished_run_appear_beside_the_finished_ones(tmp_pa
 
     first, model = now()
     assert (
-        model["label"] == "running" and model["state"] == "unfinished: 3 items so far" and not model["command"]
+        model["label"] == "running"
+        and model["state"] == "unfinished: 3 items so far"
+        and not model["command"]
     )
     assert model["status"] == [0, 0, 0, -1, -1, -1, -1, -1] and now()[0] == first
     append(folder, answers[3:5], torn='{"doc_id": 5, "id')
