@@ -6,6 +6,7 @@ clips, marked, and its new answers appear as they are written.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,8 +92,8 @@ class LocalRuns:
                 continue
             try:
                 self._known[folder] = signature, _read_run(folder)
-            except UserError as error:
-                if first:
+            except (UserError, FileNotFoundError) as error:
+                if first and isinstance(error, UserError):
                     raise
                 notes.append(plain(error))  # caught between two writes: the next look reads it whole
                 self._known.pop(folder, None)
@@ -113,9 +114,12 @@ class LocalRuns:
 
 
 def _signature(folder: Path) -> Signature:
-    files = [folder / RUN_FILE, folder / PACKED_FILE, *sample_files(folder)]
-    stats = [(file.name, file.stat()) for file in files if file.is_file()]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    facts = []
+    for file in (folder / RUN_FILE, folder / PACKED_FILE, *sample_files(folder)):
+        with suppress(FileNotFoundError):  # it has ended, or begins again
+            stat = file.stat()
+            facts.append((file.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(facts)
 
 
 def _read_run(folder: Path) -> LoadedRun | UnfinishedRun:

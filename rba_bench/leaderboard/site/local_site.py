@@ -62,7 +62,7 @@ class LocalSite:
             return self._files[address]
 
     def _make(self, address: str, now: RunsNow) -> bytes | None:
-        assets = site_assets(*SHELL_FILES, pages.STYLE, pages.SCRIPT)
+        assets = site_assets(*SHELL_FILES, *pages.ASSETS)
         if address in assets:
             return assets[address]
         if address in ("", INDEX):
@@ -74,12 +74,12 @@ class LocalSite:
         if found[2] == pages.PAGE:
             return pages.sample_page(section, live=True, note="Clips are read when they are played.")
         if found[2] == pages.SUMMARY:
-            return pages.summary_script(section, self._clips)
+            return pages.summary_script(section, self._clips, now.version)
         if found[2] == LIVE:
             return call_script("rbaLive", now.version)
         place = int(found[3])
         return (
-            pages.items_script(section, place, self._clips)
+            pages.items_script(section, place, self._clips, now.version)
             if place * pages.PIECE < len(section.numbers)
             else None
         )
@@ -102,7 +102,7 @@ def runs_page(now: RunsNow, served: bool = False) -> bytes:
         "runs.html.jinja",
         title="Runs",
         root="",
-        styles=[f"site/{pages.STYLE}"],
+        styles=["site/samples.css"],
         served=served,
         sections=list(now.sections.values()),
         label_text=label_text,
@@ -156,7 +156,7 @@ def write_site(
     notes = list(now.notes)
     try:
         written = _write_clips(now, out, ClipMaker(data_dir), notes.append)
-        files = site_assets(*SHELL_FILES, pages.STYLE, pages.SCRIPT) | {INDEX: runs_page(now)}
+        files = site_assets(*SHELL_FILES, *pages.ASSETS) | {INDEX: runs_page(now)}
         for section in now.sections.values():
             files |= pages.section_files(section, written)
         for name, content in files.items():

@@ -29,7 +29,7 @@ from rba_bench.metrics.word_differences import word_differences
 from rba_bench.untrusted import printable, visible_text
 
 FOLDER = "samples"
-STYLE, SCRIPT = "samples.css", "samples.js"
+ASSETS = ("samples.css", "item.js", "samples.js")
 PAGE, SUMMARY = "index.html", "summary.js"
 PIECE = 100  # items of one file
 LONGEST = 20_000  # characters of a text: what is longer shows its beginning
@@ -46,7 +46,7 @@ def sample_files(sections: Mapping[str, BoardGroup], clips: Collection[str] = ()
         sections: Groups by the name of their section, which is the folder of their page.
         clips: Names of the clips that lie in `clips/`, without `.flac`; see `site.clips.choose_clips`.
     """
-    files = site_assets(STYLE, SCRIPT)
+    files = site_assets(*ASSETS)
     limit = items_shown(list(sections.values()))
     for name, group in sections.items():
         files |= section_files(board_section(name, group, limit=limit), clips)
@@ -79,8 +79,8 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
         "samples.html.jinja",
         title=f"Samples of {section.name}",
         root="../../",
-        styles=[f"../../site/{STYLE}"],
-        scripts=[f"../../site/{SCRIPT}", SUMMARY],
+        styles=["../../site/samples.css"],
+        scripts=["../../site/item.js", "../../site/samples.js", SUMMARY],
         facts=section.facts,
         left_out=section.left_out,
         items=len(section.numbers),
@@ -94,8 +94,14 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
     return page.encode()
 
 
-def summary_script(section: SampleSection, clips: Collection[str]) -> bytes:
-    """What filters and keys need: of each item its group, and of each model's answer status and score."""
+def summary_script(section: SampleSection, clips: Collection[str], version: str = "") -> bytes:
+    """What filters and keys need: of each item its group, and of each model's answer status and score.
+
+    Args:
+        section: What the page shows.
+        clips: Names of the clips that can be had.
+        version: Of the runs, where these may change; pieces of another version are not shown with this summary.
+    """
     samples = section.first_samples
     groups = sorted({samples[number].group for number in section.numbers})
     statuses = sorted({s.status for model in section.models for s in model.samples.values()} - {"ok"})
@@ -103,7 +109,7 @@ def summary_script(section: SampleSection, clips: Collection[str]) -> bytes:
     group_place = {group: place for place, group in enumerate(groups)}
     metric = section.metric
     summary = {
-        "section": section.name,
+        "version": version,
         "piece": PIECE,
         "metrics": [
             {
@@ -137,10 +143,10 @@ def summary_script(section: SampleSection, clips: Collection[str]) -> bytes:
     return call_script("rbaSummary", summary)
 
 
-def items_script(section: SampleSection, place: int, clips: Collection[str]) -> bytes:
-    """The texts of the items of one piece."""
+def items_script(section: SampleSection, place: int, clips: Collection[str], version: str = "") -> bytes:
+    """The texts of the items of one piece; arguments as of `summary_script`."""
     numbers = section.numbers[place * PIECE : (place + 1) * PIECE]
-    return call_script("rbaItems", place, [_item(section, number, clips) for number in numbers])
+    return call_script("rbaItems", place, version, [_item(section, number, clips) for number in numbers])
 
 
 def _model_entry(section: SampleSection, model: ModelAnswers) -> dict[str, Any]:

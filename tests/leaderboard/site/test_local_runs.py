@@ -57,7 +57,7 @@ def test_new_answers_of_an_unfinished_run_appear_beside_the_finished_ones(tmp_pa
     append(folder, answers[3:5], torn='{"doc_id": 5, "id')
     second, model = now()
     assert second != first and model["status"] == [0] * 5 + [-1] * 3
-    [_, items] = arguments(site.file(f"samples/{TASK}/items-0000.js"), "rbaItems")
+    [_, _, items] = arguments(site.file(f"samples/{TASK}/items-0000.js"), "rbaItems")
     assert items[4]["answers"][-1]["extracted"] == answers[4].extracted and items[5]["answers"][-1] is None
     shutil.rmtree(folder)
     write_run(tmp_path, "running", answers, task=TASK)  # it has ended
@@ -118,7 +118,7 @@ def test_runs_of_two_tracks_are_shown_apart(tmp_path: Path) -> None:
 def test_a_clip_is_made_when_it_is_played(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     site = LocalSite(LocalRuns([micro_runs(tmp_path)]))
-    [_, items] = arguments(site.file(f"samples/{TASK}/items-0000.js"), "rbaItems")
+    [_, _, items] = arguments(site.file(f"samples/{TASK}/items-0000.js"), "rbaItems")
     clip = site.file(items[3]["clip"])
     assert clip is not None and clip.startswith(b"fLaC")
     assert site.file("clips/" + "0" * 20 + ".flac") is None
@@ -141,7 +141,9 @@ def test_a_written_folder_holds_the_clips_and_says_what_is_left_out(tmp_path: Pa
     written = write_site([tmp_path / "runs"], tmp_path / "page", limit=4)
     assert (written.items, written.clips) == (4, 4) and written.page == tmp_path / "page" / "index.html"
     assert written.notes == (f"{TASK}: the first 4 items; 4 more are left out",)
-    [_, items] = arguments((tmp_path / "page" / "samples" / TASK / "items-0000.js").read_bytes(), "rbaItems")
+    [_, _, items] = arguments(
+        (tmp_path / "page" / "samples" / TASK / "items-0000.js").read_bytes(), "rbaItems"
+    )
     for item, document in zip(items, documents.load_documents(TASK)[:4], strict=True):
         wave, rate = soundfile.read(tmp_path / "page" / item["clip"])
         assert rate == SAMPLING_RATE and abs(len(wave) / rate - document["duration"]) < 0.01

@@ -34,8 +34,8 @@ def summary(files: dict[str, bytes], section: str) -> dict[str, Any]:
 
 
 def items(files: dict[str, bytes], section: str, place: int = 0) -> list[dict[str, Any]]:
-    number, found = arguments(files[f"samples/{section}/items-{place:04d}.js"], "rbaItems")
-    assert number == place
+    number, version, found = arguments(files[f"samples/{section}/items-{place:04d}.js"], "rbaItems")
+    assert number == place and version == ""
     return found
 
 
