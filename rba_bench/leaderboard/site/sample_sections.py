@@ -12,8 +12,8 @@ from functools import cached_property
 
 from rba_bench.assets import PREFIX, find_asset, is_asset
 from rba_bench.errors import UserError
-from rba_bench.evaluation.metric import RANKING, metric_named
-from rba_bench.evaluation.records import Sample
+from rba_bench.evaluation.metric import RANKING, Metric, metric_named
+from rba_bench.evaluation.records import MetricValue, Sample
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import metric_heading, score_texts
@@ -45,6 +45,12 @@ class PageMetric:
     aggregation: str
     scale: float
     higher_is_better: bool
+
+    @classmethod
+    def of(cls, name: str, facts: Metric | MetricValue) -> "PageMetric":
+        """The metric of a record, or of the list of all metrics."""
+        heading = metric_heading(name, facts.scale, facts.higher_is_better, facts.signature)
+        return cls(name, heading, facts.aggregation, facts.scale, facts.higher_is_better)
 
     def item_score(self, sample: Sample) -> float | None:
         """Score of one item on a scale of 100, to one digit; None where it has none."""
@@ -202,26 +208,11 @@ def board_section(
 
     order = sorted(range(len(group.runs)), key=place)
     models = tuple(_finished(group, index, folder_of, shown) for index in order)
-    facts = [
-        f"{plain(record.protocol)} decoding",
-        f"protocol {group.protocol_hash[:SHORT]}",
-        f"test set {plain(record.data.get('source', 'of unknown source'))}, {group.data_hash[:SHORT]}",
-        *([f"clips with {group.perturbation}"] if group.perturbation else []),
-    ]
     return SampleSection(
         name,
         group.task,
-        tuple(facts),
-        tuple(
-            PageMetric(
-                metric,
-                metric_heading(metric, value.scale, value.higher_is_better, value.signature),
-                value.aggregation,
-                value.scale,
-                value.higher_is_better,
-            )
-            for metric, value in record.metrics.items()
-        ),
+        _facts(group),
+        tuple(PageMetric.of(metric, value) for metric, value in record.metrics.items()),
         group.primary,
         models + tuple(_unfinished(unfinished, {model.label for model in models})),
         group.perturbation,
@@ -233,23 +224,13 @@ def board_section(
 def unfinished_section(name: str, runs: Sequence[UnfinishedRun]) -> SampleSection:
     """The section of runs none of which is finished."""
     names = dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)
-    metrics = [metric_named(name) for name in names]
     ranked = [name for name in RANKING if name in names]
     items = [(sample.doc_id, sample.audio_sha256) for run in runs for sample in run.samples]
     return SampleSection(
         name,
         runs[0].task,
         ("no finished run yet",),
-        tuple(
-            PageMetric(
-                metric.name,
-                metric_heading(metric.name, metric.scale, metric.higher_is_better),
-                metric.aggregation,
-                metric.scale,
-                metric.higher_is_better,
-            )
-            for metric in metrics
-        ),
+        tuple(PageMetric.of(name, metric_named(name)) for name in names),
         [*ranked, *names, ""][0],
         tuple(_unfinished(runs, set())),
         "",
@@ -262,6 +243,16 @@ def clip_name(section: SampleSection, number: int) -> str:
     sample = section.first_samples[number]
     key = f"{section.test_set}|{number}|{sample.audio_sha256}|{section.perturbation}"
     return sha256_bytes(key.encode())[:20]
+
+
+def _facts(group: BoardGroup) -> tuple[str, ...]:
+    source = plain(group.record.data.get("source", "of unknown source"))
+    return (
+        f"{plain(group.record.protocol)} decoding",
+        f"protocol {group.protocol_hash[:SHORT]}",
+        f"test set {source}, {group.data_hash[:SHORT]}",
+        *([f"clips with {group.perturbation}"] if group.perturbation else []),
+    )
 
 
 def _drawn(numbers: set[int], limit: int, test_set: str) -> set[int]:

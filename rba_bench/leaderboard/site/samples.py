@@ -111,14 +111,7 @@ def summary_script(section: SampleSection, clips: Collection[str], version: str 
     summary = {
         "version": version,
         "piece": PIECE,
-        "metrics": [
-            {
-                "name": visible_text(each.name),
-                "binary": each.scale == 1,
-                "heading": visible_text(each.heading),
-            }
-            for each in section.metrics
-        ],
+        "metrics": [{"name": visible_text(m.name), "binary": m.scale == 1} for m in section.metrics],
         "primary": visible_text(section.primary),
         "higher": metric is None or metric.higher_is_better,
         "limit": section.failure_limit,
@@ -130,7 +123,7 @@ def summary_script(section: SampleSection, clips: Collection[str], version: str 
         "statuses": list(codes),
         "status": [
             [
-                codes[model.samples[number].status] if number in model.samples else -1
+                codes[found.status] if (found := model.samples.get(number)) else -1
                 for number in section.numbers
             ]
             for model in section.models
