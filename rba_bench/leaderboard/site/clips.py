@@ -9,8 +9,10 @@ takes over those that it finds in its folder.
 import math
 import random
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -122,31 +124,21 @@ def choose_clips(
         data_dir: Folder with local copies of public data sets.
     """
     maker = ClipMaker(data_dir)
-    by_set: dict[tuple[str, str], list[SampleSection]] = {}
-    for group in groups if per_task else ():
-        section = board_section(group.task, group, limit=items_shown(groups))
-        if licence_of(section.task):
-            by_set.setdefault((section.test_set, section.perturbation), []).append(section)
-    drawn = [(each, _draw(each, per_task)) for each in by_set.values()]
+    drawn = [each.draw(per_task) for each in _candidates(groups)] if per_task else []
     files: dict[str, bytes] = {}
     problems: dict[str, str] = {}
     size = 0
-    for turn in range(per_task):  # in turns, so that no test set takes all the room
-        for (section, *_), numbers in drawn:
-            if turn >= len(numbers):
-                continue
-            name = clip_name(section, numbers[turn])
-            data = _published_clip(board, name, hashes or {})
+    for turn in zip_longest(*drawn):  # in turns, so that no test set takes all the room
+        for clip in filter(None, turn):
+            data = _published_clip(board, clip.name, hashes or {})
             try:
-                data = data or maker.make(
-                    section.task, section.first_samples[numbers[turn]], section.perturbation
-                )
+                data = data or maker.make(clip.task, clip.sample, clip.perturbation)
             except RbaError as error:
-                problems.setdefault(section.task, str(error))
+                problems.setdefault(clip.task, str(error))
                 continue
             if size + len(data) > MOST_BYTES:
                 return ChosenClips(files, (*problems.values(), f"clips end at {MOST_BYTES // 10**6} MB"))
-            files[name] = data
+            files[clip.name] = data
             size += len(data)
     return ChosenClips(files, tuple(problems.values()))
 
@@ -203,28 +195,58 @@ def clip_note(section: SampleSection, clips: Collection[str]) -> str:
     return f"{text}.{rest}"
 
 
-def _draw(sections: Sequence[SampleSection], n: int) -> list[int]:
-    """Items drawn without replacement by their weights.
+@dataclass(frozen=True)
+class _Clip:
+    """A clip that may be chosen."""
 
-    After Efraimidis and Spirakis 2006, https://doi.org/10.1016/j.ipl.2005.11.003.
-    """
-    first = sections[0]
+    name: str
+    task: str
+    sample: Sample
+    perturbation: str
 
-    def weight(number: int) -> float:
-        total = 1.0
-        for section in sections:
-            places = [i for i, model in enumerate(section.models) if model.kind == MODEL]
-            verdicts = [section.verdict(place, number) for place in places or range(len(section.models))]
+
+@dataclass
+class _Candidates:
+    """The clips of a test set, with weights that its protocols add to."""
+
+    test_set: str
+    clips: dict[int, _Clip] = field(default_factory=dict)
+    weights: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, section: SampleSection) -> None:
+        """The items of one protocol."""
+        models = [place for place, model in enumerate(section.models) if model.kind == MODEL]
+        for number in section.numbers:
+            verdicts = [section.verdict(place, number) for place in models or range(len(section.models))]
             known = [verdict for verdict in verdicts if verdict is not None]
-            total += _FAILURES * sum(known) / len(known) if known else 0.0
-            total += _DISAGREEMENT if len(set(known)) == 2 else 0.0
-        return total
+            self.weights[number] += _FAILURES * sum(known) / len(known) if known else 0
+            self.weights[number] += _DISAGREEMENT if len(set(known)) == 2 else 0
+            if number not in self.clips:
+                name, sample = clip_name(section, number), section.first_samples[number]
+                self.clips[number] = _Clip(name, section.task, sample, section.perturbation)
 
-    def key(number: int) -> tuple[float, int]:
-        drawn = random.Random(stable_seed("clips", first.test_set, number)).random()
-        return -math.log(1.0 - drawn) / weight(number), number
+    def draw(self, n: int) -> list[_Clip]:
+        """Clips drawn without replacement by their weights.
 
-    return sorted(first.numbers, key=key)[:n]
+        After Efraimidis and Spirakis 2006, https://doi.org/10.1016/j.ipl.2005.11.003.
+        """
+
+        def key(number: int) -> tuple[float, int]:
+            drawn = random.Random(stable_seed("clips", self.test_set, number)).random()
+            return -math.log(1 - drawn) / (1 + self.weights[number]), number
+
+        return [self.clips[number] for number in sorted(self.clips, key=key)[:n]]
+
+
+def _candidates(groups: Sequence[BoardGroup]) -> Iterable[_Candidates]:
+    """The clips of a board that may be copied, by test set; of each section no more than them is kept in memory."""
+    found: dict[tuple[str, str], _Candidates] = {}
+    for group in groups:
+        if licence_of(group.task):
+            key = group.data_hash, group.perturbation
+            section = board_section(group.task, group, limit=items_shown(groups))
+            found.setdefault(key, _Candidates(group.data_hash)).add(section)
+    return found.values()
 
 
 def _published_clip(board: Path | None, name: str, hashes: Mapping[str, str]) -> bytes | None:

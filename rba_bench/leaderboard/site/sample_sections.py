@@ -13,7 +13,7 @@ from functools import cached_property
 from rba_bench.assets import PREFIX, find_asset, is_asset
 from rba_bench.errors import UserError
 from rba_bench.evaluation.metric import RANKING, Metric, metric_named
-from rba_bench.evaluation.records import MetricValue, Sample
+from rba_bench.evaluation.records import MetricValue, Sample, sample_bytes
 from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import metric_heading, score_texts
@@ -192,6 +192,9 @@ def board_section(
         unfinished: Runs of the same task that are still being written.
         folder_of: Where a run lies, for the command that answers an item again.
         limit: Most items; of more, some are drawn, the same for all protocols of a test set. None for all.
+
+    Raises:
+        UserError: a run was changed since it was checked.
     """
     record = group.record
     numbers = {item[0] for run in group.runs for item in run.items}
@@ -260,11 +263,14 @@ def _drawn(numbers: set[int], limit: int, test_set: str) -> set[int]:
 
 
 def _samples(run: LoadedRun, shown: set[int] | None) -> Iterator[Sample]:
-    """Samples of a run that was checked; of some items only their lines are read."""
+    """Samples of a run that was checked; for some items only their lines are read, from the disk."""
     if shown is None:
         yield from run.samples
         return
-    for line in run.sample_bytes.split(b"\n"):
+    data = sample_bytes(run.folder)
+    if sha256_bytes(data) != run.record.samples_sha256:
+        raise UserError(f"{run.folder}: the samples were changed meanwhile: repeat the command")
+    for line in data.split(b"\n"):
         number = _NUMBER.match(line)
         if line.strip() and (number is None or int(number[1]) in shown):
             sample = Sample.model_validate_json(line, strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rba_bench.errors import UserError
 from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.loaded_runs import find_runs, load_checked_run
@@ -189,6 +190,11 @@ def test_a_board_of_too_many_answers_shows_some_items_of_each_task(
     assert b"8 of 60 items" in files["samples/micro_triviaqa_greedy/index.html"]
     other = "samples/micro_covost2_greedy/items-0000.js"
     assert files[other] == whole[other] and len(summary(files, "micro_covost2_greedy")["numbers"]) == 6
+    changed = groups(tmp_path)
+    with open(next(tmp_path.glob("base/micro_triviaqa_sampled-*/samples.jsonl")), "a") as handle:
+        handle.write("\n")
+    with pytest.raises(UserError, match="changed meanwhile"):
+        sample_files(changed)
 
 
 def test_the_pages_of_all_protocols_share_a_clip_and_other_clips_have_other_names(tmp_path: Path) -> None:
