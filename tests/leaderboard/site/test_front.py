@@ -13,6 +13,7 @@ from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.site import svg
+from rba_bench.leaderboard.site.axes import linear_axis, log_axis
 from rba_bench.leaderboard.site.build import page_address, site_files
 from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data
 from rba_bench.leaderboard.site.forest import Differences, draw_forest, gap_forest
@@ -167,13 +168,13 @@ def test_a_history_of_another_form_draws_nothing(tmp_path: Path, history: object
 
 
 def test_axes_have_round_numbers_and_hold_all_values() -> None:
-    axis = svg.linear_axis([-3.2, 11.0], count=3)
+    axis = linear_axis([-3.2, 11.0], count=3)
     assert axis.ticks == (-5.0, 0.0, 5.0, 10.0, 15.0)
     assert (axis.share(-5), axis.share(5), axis.share(99)) == (0.0, 0.5, 1.0)
-    assert svg.linear_axis([7.0, 7.0]).low < 7 < svg.linear_axis([7.0, 7.0]).high
-    reverse = svg.linear_axis([0.0, 10.0], reverse=True)
+    assert linear_axis([7.0, 7.0]).low < 7 < linear_axis([7.0, 7.0]).high
+    reverse = linear_axis([0.0, 10.0], reverse=True)
     assert reverse.share(10) == 0.0
-    log = svg.log_axis([5.0, 2000.0])
+    log = log_axis([5.0, 2000.0])
     assert log.ticks == (10.0, 100.0, 1000.0) and log.low < 5 < 2000 < log.high
 
 
