@@ -96,7 +96,7 @@ class Setting:
                 by_weights.setdefault(weights, []).append(index)
         agreed: set[str] = set()
         for indices in by_weights.values():
-            for a, b in combinations(indices, 2):
+            for a, b in combinations(indices[:ALL_PAIRS], 2):  # many copies would cost their square
                 if not _independent(group.runs[a].record, group.runs[b].record):
                     continue
                 gap = group.difference(a, b, group.primary)
@@ -106,16 +106,14 @@ class Setting:
 
 
 def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
-    """The groups of a board with titles that differ: the task, its perturbation, hashes where these are not enough."""
+    """The groups with titles that differ: task and perturbation, or the section where these are not enough."""
     titles = [
         group.task + (f", {group.perturbation}" if group.perturbation else "") for group in sections.values()
     ]
     settings = []
     for (section, group), title in zip(sections.items(), titles, strict=True):
-        hashes = (
-            f" ({group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]})" if titles.count(title) > 1 else ""
-        )
-        settings.append(Setting(section, title + hashes, group))
+        shown = title if titles.count(title) == 1 else section + title.removeprefix(group.task)
+        settings.append(Setting(section, shown, group))
     return settings
 
 

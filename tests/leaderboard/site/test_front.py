@@ -15,7 +15,7 @@ from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import linear_axis, log_axis
 from rba_bench.leaderboard.site.build import page_address, site_files
-from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data
+from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data, settings_of
 from rba_bench.leaderboard.site.forest import Differences, draw_forest, gap_forest
 from rba_bench.leaderboard.site.pictures import robustness_charts, speed_panels, training_charts
 from rba_bench.leaderboard.site.shell import POLICY, call_script
@@ -133,6 +133,9 @@ def test_a_page_of_many_models_holds_no_pair_but_those_with_the_baseline(tmp_pat
 def test_settings_that_share_a_task_have_titles_of_their_own(tmp_path: Path) -> None:
     titles = [setting.title for setting in load_settings(write_board_records(tmp_path))]
     assert titles[:2] == ["micro_triviaqa", "micro_triviaqa, noise=10dB"] and len(set(titles)) == 3
+    group = load_settings(tmp_path)[0].group
+    twice = settings_of({"micro_triviaqa.aa.bb": group, "micro_triviaqa.aa.cc": group})
+    assert [setting.title for setting in twice] == ["micro_triviaqa.aa.bb", "micro_triviaqa.aa.cc"]
 
 
 def test_pictures_are_drawn_from_the_records_that_have_them(tmp_path: Path) -> None:
