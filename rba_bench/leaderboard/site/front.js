@@ -295,9 +295,9 @@
     });
     const gap = loaded && difference(setting, loaded, a, b);
     const title = setting.samples
-      ? element("a", { href: sampleAddress(setting, [a, b].map((model) => board.models[model].label)) }, setting.title)
-      : setting.title;
-    return element("tr", {}, element("th", { scope: "row" }, title, element("span", { class: "ends" }, heading(setting, "scores").metric)),
+      ? [element("a", { href: sampleAddress(setting, [a, b].map((model) => board.models[model].label)) }, ...breakable(setting.title))]
+      : breakable(setting.title);
+    return element("tr", {}, element("th", { scope: "row" }, ...title, element("span", { class: "ends" }, heading(setting, "scores").metric)),
       element("td", {}, texts[0]), element("td", {}, texts[1]),
       element("td", { class: "plot" }, ...(gap ? [mark(gap, setting, reach)] : [])),
       element("td", {}, gap ? interval(gap, setting.digits, true).join(" ") : "\u2013"),
