@@ -8,6 +8,7 @@ from rba_bench.leaderboard.site.facts import Setting, baseline_name
 from rba_bench.metrics.interval import LEVEL
 
 NAMED = 3  # settings, or models, up to which each is named
+COMMANDED = 6  # tasks that a command names
 EVAL = "rba-bench eval"
 
 
@@ -221,17 +222,23 @@ def missing_references(settings: Sequence[Setting]) -> Iterator[Missing]:
     ]
     untrained = [each for each in settings if not any(_is_untrained(each))]
     lacking.append(("base (a model as it was before alignment)", "base" if micro else "BASE", untrained))
+    noun = noun_of(settings)
     for what, spec, where in lacking:
         if where:
-            tasks = list(dict.fromkeys((each.group.task, each.group.perturbation) for each in where))
-            perturbed = f" --perturb {tasks[0][1]}" if tasks[0][1] else ""
-            titles = [each.title for each in where]
             place = (
-                "any " + noun_of(settings)
-                if len(where) == len(settings)
-                else _names(titles, noun_of(settings))
+                f"any {noun}" if len(where) == len(settings) else _names([each.title for each in where], noun)
             )
-            yield Missing(what, place, f"{EVAL} --model {spec} --task {tasks[0][0]}{perturbed}")
+            yield Missing(what, place, _command(spec, where))
+
+
+def _command(spec: str, where: Sequence[Setting]) -> str:
+    """Evaluates a reference on the settings that lack it; those with other perturbations need a call of their own."""
+    perturbation = where[0].group.perturbation
+    tasks = dict.fromkeys(each.group.task for each in where if each.group.perturbation == perturbation)
+    named = "".join(f" --task {task}" for task in list(tasks)[:COMMANDED]) + (
+        " ..." if len(tasks) > COMMANDED else ""
+    )
+    return f"{EVAL} --model {spec}{named}" + (f" --perturb {perturbation}" if perturbation else "")
 
 
 def _is_untrained(setting: Setting) -> Iterator[bool]:

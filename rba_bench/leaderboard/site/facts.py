@@ -5,7 +5,6 @@ Scores and differences are on a scale of 100 with the digits that are shown, so 
 page.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,16 +22,14 @@ from rba_bench.leaderboard.tables import NOTHING, SHORT, rounded
 from rba_bench.metrics.interval import Interval
 from rba_bench.untrusted import plain
 
-ALL_PAIRS = (
-    12  # rows up to which a page holds the difference of every pair; `rba-bench compare` has the others
-)
+ALL_PAIRS = 12  # rows up to which a page holds the difference of every pair; `compare` has the others
 TYPES = {
     MODEL: "end-to-end",
     CEILING: "text ceiling",
     "cascade": "cascade",
     "constant": "constant answer",
 }
-MEASURED, REPRODUCED, REPORTED = "measured here", "reproduced", "reported"
+MEASURED, REPRODUCED = "measured here", "reproduced"
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Setting:
                 by_weights.setdefault(weights, []).append(index)
         agreed: set[str] = set()
         for indices in by_weights.values():
-            for a, b in combinations(indices, 2):
+            for a, b in combinations(indices[:ALL_PAIRS], 2):  # many copies would cost their square
                 if not _independent(group.runs[a].record, group.runs[b].record):
                     continue
                 gap = group.difference(a, b, group.primary)
@@ -109,21 +106,15 @@ class Setting:
 
 
 def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
-    """The groups of a board with titles that differ: the task, its perturbation, hashes where these are not enough."""
-    titles = {}
-    for section, group in sections.items():
-        titles[section] = group.task + (f", {group.perturbation}" if group.perturbation else "")
-    counts = Counter(titles.values())
-    return [
-        Setting(
-            section,
-            titles[section]
-            if counts[titles[section]] == 1
-            else f"{titles[section]} ({group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]})",
-            group,
-        )
-        for section, group in sections.items()
+    """The groups with titles that differ: task and perturbation, or the section where these are not enough."""
+    titles = [
+        group.task + (f", {group.perturbation}" if group.perturbation else "") for group in sections.values()
     ]
+    settings = []
+    for (section, group), title in zip(sections.items(), titles, strict=True):
+        shown = title if titles.count(title) == 1 else section + title.removeprefix(group.task)
+        settings.append(Setting(section, shown, group))
+    return settings
 
 
 def baseline_name(settings: Sequence[Setting]) -> str:
@@ -193,7 +184,6 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
             {
                 "section": setting.section,
                 "title": setting.title,
-                "task": setting.group.task,
                 "track": setting.group.record.track,
                 "decoding": setting.group.record.protocol,
                 "metric": setting.metric,
@@ -237,7 +227,6 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "failures": failures_of(record),
                 "rtfx": speed_of(record),
                 "date": record.created[:10],
-                "provenance": REPRODUCED if row.label in setting.reproduced else MEASURED,
                 "weights": weights_of(row.run),
                 "run": f"{published_folder(row.run)}/{RUN_FILE}",
             }

@@ -9,6 +9,7 @@ from rba_bench.leaderboard.board_groups import BoardRow
 from rba_bench.leaderboard.columns import label_text
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
 from rba_bench.leaderboard.site import svg
+from rba_bench.leaderboard.site.axes import linear_axis
 from rba_bench.leaderboard.site.facts import Setting
 from rba_bench.leaderboard.tables import interval_text
 
@@ -119,7 +120,7 @@ def draw_forest(
     each = max(2, most // len(blocks))
     ends = [end for block in blocks for _, gap in block.rows[:each] for end in _drawn(block, gap)]
     reach = _reach(ends)
-    axis = svg.linear_axis([0.0, *(min(max(end, -reach), reach) for end in ends)], count=3)
+    axis = linear_axis([0.0, *(min(max(end, -reach), reach) for end in ends)], count=3)
     drawn = []
     for block in blocks:
         rows = []

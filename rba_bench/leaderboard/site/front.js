@@ -34,7 +34,7 @@
     if (!details.has(section)) {
       details.set(section, new Promise((resolve) => {
         const script = element("script", { src: "site/settings/" + encodeURIComponent(section) + ".js" });
-        script.addEventListener("load", () => resolve(byModel(arrived.get(section))));
+        script.addEventListener("load", () => resolve(arrived.has(section) ? byModel(arrived.get(section)) : null));
         script.addEventListener("error", () => {
           details.delete(section);
           resolve(null);
@@ -203,7 +203,7 @@
 
   // The table.
 
-  function headCell(column, scope) {
+  function headCell(column) {
     const active = state.sort === column.key;
     const arrow = active ? (state.order === "ascending" ? " \u2191" : " \u2193") : "";
     const button = element("button", { type: "button", class: "sort", "data-sort": column.key },
@@ -214,7 +214,7 @@
       change({ sort: column.key, order: active && state.order === first ? other : first });
       holder.querySelector(`button[data-sort="${CSS.escape(column.key)}"]`)?.focus();
     });
-    return element("th", { scope, "aria-sort": active ? state.order : null, class: column.key === "model" ? "text" : null },
+    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: column.key === "model" ? "text" : null },
       button, column.metric ? element("span", { class: "ends" }, column.metric) : null);
   }
 
@@ -240,7 +240,7 @@
     form.elements.show.disabled = places.length === 1; // one setting shows everything
     const columns = columnsOf(places, loaded);
     const models = sorted(chosenModels(places), columns);
-    const head = element("tr", {}, headCell(MODEL, "col"), ...columns.map((column) => headCell(column, "col")));
+    const head = element("tr", {}, headCell(MODEL), ...columns.map(headCell));
     const body = element("tbody", {}, ...models.slice(0, shown).map((model) => element("tr", {}, modelCell(model),
       ...columns.map((column) => {
         const { parts, attributes } = column.cell(model);
@@ -253,7 +253,6 @@
     more.hidden = models.length <= shown;
     more.textContent = `Show ${Math.min(STEP, models.length - shown)} more of ${models.length} rows`;
     await compare(places, turn);
-    holder.dataset.drawn = String(turn); // for whoever waits for it
   }
 
   // The comparison of two models.
@@ -296,9 +295,9 @@
     });
     const gap = loaded && difference(setting, loaded, a, b);
     const title = setting.samples
-      ? element("a", { href: sampleAddress(setting, [a, b].map((model) => board.models[model].label)) }, setting.title)
-      : setting.title;
-    return element("tr", {}, element("th", { scope: "row" }, title, element("span", { class: "ends" }, heading(setting, "scores").metric)),
+      ? [element("a", { href: sampleAddress(setting, [a, b].map((model) => board.models[model].label)) }, ...breakable(setting.title))]
+      : breakable(setting.title);
+    return element("tr", {}, element("th", { scope: "row" }, ...title, element("span", { class: "ends" }, heading(setting, "scores").metric)),
       element("td", {}, texts[0]), element("td", {}, texts[1]),
       element("td", { class: "plot" }, ...(gap ? [mark(gap, setting, reach)] : [])),
       element("td", {}, gap ? interval(gap, setting.digits, true).join(" ") : "\u2013"),
@@ -397,5 +396,5 @@
   });
   window.addEventListener("hashchange", readAddress);
   readAddress();
-  if (!holder.dataset.drawn) draw();
+  if (!drawing) draw(); // the address names a place on the page
 })();

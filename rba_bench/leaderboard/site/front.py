@@ -6,13 +6,11 @@ from urllib.parse import quote
 
 from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board_groups import BoardGroup
-from rba_bench.leaderboard.loaded_runs import KINDS, MODEL
+from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
 from rba_bench.leaderboard.site import pictures
 from rba_bench.leaderboard.site.answer import answer_of, missing_references, noun_of
 from rba_bench.leaderboard.site.facts import (
-    ALL_PAIRS,
-    TYPES,
     Model,
     Setting,
     baseline_name,
@@ -97,13 +95,11 @@ def _texts(
         "warnings": warnings,
         "missing": list(missing_references(settings)),
         "references": [note.replace("`", "") for note in reference_notes(groups)],
-        "types": [TYPES[kind] for kind in KINDS if any(model.kind == kind for model in models)],
         "machines": pictures.machines_of(settings),
         "downloads": [(name, quote(name)) for name in tables],
         "protocols": [_protocol(setting) for setting in settings],
         "resamples": f"{RESAMPLES:,}",
         "fewest": FEWEST,
-        "all_pairs": ALL_PAIRS,
     }
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from rba_bench.leaderboard.board_groups import BoardRow
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.site import svg
+from rba_bench.leaderboard.site.axes import Axis, linear_axis, tick_text
 from rba_bench.leaderboard.site.facts import TYPES, Model, Setting, speed_of
 from rba_bench.leaderboard.tables import interval_text
 from rba_bench.untrusted import plain
@@ -132,7 +133,7 @@ def _robustness_chart(family: Sequence[Setting]) -> Panel | None:
     if not lines:
         return None
     first = levels[0]
-    axis = svg.Axis(0.0, float(len(levels) - 1), tuple(float(x) for x in range(len(levels))))
+    axis = Axis(0.0, float(len(levels) - 1), tuple(float(x) for x in range(len(levels))))
     description = "; ".join(
         f"{line.label}: " + ", ".join(f"{names[int(x)]} {value:g}" for x, value, *_ in line.values)
         for line in lines
@@ -173,8 +174,8 @@ def training_charts(settings: Sequence[Setting]) -> list[TrainingChart]:
     charts = []
     for metric, curves in by_metric.items():
         lines = [svg.Line(label, values) for label, values in sorted(curves.items())][:LINES]
-        axis = svg.linear_axis([value[0] for line in lines for value in line.values])
-        texts = [svg.tick_text(tick) for tick in axis.ticks]
+        axis = linear_axis([value[0] for line in lines for value in line.values])
+        texts = [tick_text(tick) for tick in axis.ticks]
         title = f"{metric} on the validation set, by training step"
         rows = [(line.label, f"{x:g}", f"{y:g}") for line in lines for x, y, *_ in line.values]
         description = "; ".join(f"{label} at step {step}: {value}" for label, step, value in rows[:40])

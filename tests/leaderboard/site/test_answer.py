@@ -149,7 +149,10 @@ def test_missing_references_come_with_the_command_that_makes_them(tmp_path: Path
         each.what.split(" (")[0]: each for each in missing_references(settings(tmp_path, {"sft": 0.5}, 2))
     }
     assert missing["constant answer"].where == "any task"
-    assert missing["constant answer"].command == "rba-bench eval --model constant --task micro_task0"
+    assert (
+        missing["constant answer"].command
+        == "rba-bench eval --model constant --task micro_task0 --task micro_task1"
+    )
     assert set(missing) == {
         "text ceiling",
         "cascade",

@@ -13,8 +13,9 @@ from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.site import svg
+from rba_bench.leaderboard.site.axes import linear_axis, log_axis
 from rba_bench.leaderboard.site.build import page_address, site_files
-from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data
+from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data, settings_of
 from rba_bench.leaderboard.site.forest import Differences, draw_forest, gap_forest
 from rba_bench.leaderboard.site.pictures import robustness_charts, speed_panels, training_charts
 from rba_bench.leaderboard.site.shell import POLICY, call_script
@@ -132,6 +133,9 @@ def test_a_page_of_many_models_holds_no_pair_but_those_with_the_baseline(tmp_pat
 def test_settings_that_share_a_task_have_titles_of_their_own(tmp_path: Path) -> None:
     titles = [setting.title for setting in load_settings(write_board_records(tmp_path))]
     assert titles[:2] == ["micro_triviaqa", "micro_triviaqa, noise=10dB"] and len(set(titles)) == 3
+    group = load_settings(tmp_path)[0].group
+    twice = settings_of({"micro_triviaqa.aa.bb": group, "micro_triviaqa.aa.cc": group})
+    assert [setting.title for setting in twice] == ["micro_triviaqa.aa.bb", "micro_triviaqa.aa.cc"]
 
 
 def test_pictures_are_drawn_from_the_records_that_have_them(tmp_path: Path) -> None:
@@ -167,13 +171,13 @@ def test_a_history_of_another_form_draws_nothing(tmp_path: Path, history: object
 
 
 def test_axes_have_round_numbers_and_hold_all_values() -> None:
-    axis = svg.linear_axis([-3.2, 11.0], count=3)
+    axis = linear_axis([-3.2, 11.0], count=3)
     assert axis.ticks == (-5.0, 0.0, 5.0, 10.0, 15.0)
     assert (axis.share(-5), axis.share(5), axis.share(99)) == (0.0, 0.5, 1.0)
-    assert svg.linear_axis([7.0, 7.0]).low < 7 < svg.linear_axis([7.0, 7.0]).high
-    reverse = svg.linear_axis([0.0, 10.0], reverse=True)
+    assert linear_axis([7.0, 7.0]).low < 7 < linear_axis([7.0, 7.0]).high
+    reverse = linear_axis([0.0, 10.0], reverse=True)
     assert reverse.share(10) == 0.0
-    log = svg.log_axis([5.0, 2000.0])
+    log = log_axis([5.0, 2000.0])
     assert log.ticks == (10.0, 100.0, 1000.0) and log.low < 5 < 2000 < log.high
 
 

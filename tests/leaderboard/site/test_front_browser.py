@@ -257,6 +257,7 @@ def test_it_fits_narrow_and_wide_windows(board: Path, open_page: Callable[..., A
     )
     sync_api.expect(page.locator("#comparison")).to_contain_text("rba minus text")
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("#comparison tbody th").first.bounding_box()["width"] > 80
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
