@@ -1,6 +1,7 @@
 """Which clips lie beside the pages, and that a board that has them needs no test set to be built again."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,18 @@ import soundfile
 
 from rba_bench.audio.clips import SAMPLING_RATE
 from rba_bench.evaluation import documents
+from rba_bench.files import sha256_bytes
+from rba_bench.leaderboard.board import build_board
+from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.site import clips
-from rba_bench.leaderboard.site.clips import choose_clips, clip_faults, licence_of, published_hashes
+from rba_bench.leaderboard.site.clips import (
+    choose_clips,
+    clip_faults,
+    clip_file,
+    licence_of,
+    published_hashes,
+)
 from rba_bench.leaderboard.site.sample_sections import board_section, clip_name
 from tests.leaderboard.board_records import qa_samples, write_run
 from tests.leaderboard.site.answered import TASK, micro_runs
@@ -93,3 +103,39 @@ def test_each_licence_is_that_of_the_set() -> None:
 def test_what_lists_no_clips_is_refused(listed: object) -> None:
     with pytest.raises(ValueError):
         published_hashes(listed)
+
+
+def test_a_board_lists_its_clips_and_is_built_again_without_the_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "board"
+    built = build_board([micro_runs(tmp_path / "runs")], out, "base", clips=4)
+    files = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    listed = built.data["clips"]
+    assert len(listed) == 4 and sorted(built.data["files"]) == sorted(files)
+    assert all(sha256_bytes(files[clip_file(name)]) == digest for name, digest in listed.items())
+    assert list(board_differences(out)) == []
+    monkeypatch.setattr(clips, "load_clips", lambda spec, folder: (None, "it cannot be spoken here"))
+    build_board([out], out, "base", clips=4)
+    again = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert again == files
+    name = sorted(listed)[0]
+    (out / clip_file(name)).write_bytes(b"another")
+    page = out / "samples" / TASK / "items-0000.js"
+    page.write_bytes(page.read_bytes().replace(b"no idea", b"an idea"))
+    faults = list(board_differences(out))
+    assert faults[0] == f"{clip_file(name)} is not the clip that was published"
+    assert len(faults) == 2 and faults[1].startswith(
+        f"samples/{TASK}/items-0000.js is not what the records give"
+    )
+    build_board([out], out, "base", clips=0)
+    assert not list(out.rglob("*.flac")) and list(board_differences(out)) == []
+
+
+def test_a_list_of_clips_that_leads_elsewhere_is_a_fault(tmp_path: Path) -> None:
+    out = tmp_path / "board"
+    build_board([micro_runs(tmp_path / "runs")], out, "base", clips=0)
+    data = json.loads((out / "records.json").read_text())
+    data["clips"] = {"../../etc/passwd": "a" * 64}
+    (out / "records.json").write_text(json.dumps(data))
+    assert [fault.split(":")[0] for fault in board_differences(out)] == ["cannot be made again"]
