@@ -185,7 +185,7 @@ def run_small(out: Path, model: str = PREFIX + BASE) -> QuickstartResult:
         MissingPrerequisite: voices or weights are missing (`rba-bench doctor` says how to get them).
     """
     from rba_bench.leaderboard.board import build_board
-    from rba_bench.leaderboard.listening import build_listening_page
+    from rba_bench.leaderboard.site.local_site import write_site
     from rba_bench.training.training_recipe import TrainingRecipe
     from rba_bench.training.training_run import train
 
@@ -208,7 +208,7 @@ def run_small(out: Path, model: str = PREFIX + BASE) -> QuickstartResult:
         name = Path(model.removeprefix(PREFIX)).name
         board = build_board(records, out / "leaderboard", baseline_row=name, allow_partial=True)
     with stage("page"):
-        page = build_listening_page(records, out / "page").page
+        page = write_site(records, out / "page").page
     stage.finish()
     checkpoints = {METHOD: checkpoint}
     return QuickstartResult(

@@ -33,6 +33,10 @@ def test_a_policy_names_a_source_by_its_hash() -> None:
 
 
 def test_parts_have_one_kind_of_line_ends() -> None:
-    for package in ("rba_bench.leaderboard", "rba_bench.synthesis.inspection", "rba_bench.training.report"):
-        style = page_part(package, "listening.css" if package.endswith("leaderboard") else "page.css")
+    for package in (
+        "rba_bench.leaderboard.site",
+        "rba_bench.synthesis.inspection",
+        "rba_bench.training.report",
+    ):
+        style = page_part(package, "samples.css" if package.endswith("site") else "page.css")
         assert style and "\r" not in style

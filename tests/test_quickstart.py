@@ -51,7 +51,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr("rba_bench.evaluation.runner.evaluate", evaluate)
     monkeypatch.setattr("rba_bench.leaderboard.board.build_board", build_board)
     monkeypatch.setattr(
-        "rba_bench.leaderboard.listening.build_listening_page",
+        "rba_bench.leaderboard.site.local_site.write_site",
         lambda records, out: SimpleNamespace(page=out / "index.html"),
     )
     return noted

@@ -126,6 +126,8 @@ def leaderboard(
     equal_length: bool = False,
     workers: int | None = 1,
     verify_again: bool = False,
+    reported_page: str | None = None,
+    clips: int = 20,
     progress: bool = True,
 ) -> Leaderboard:
     """Verify runs and build a board of them; the options are those of `rba-bench leaderboard build`.
@@ -140,6 +142,8 @@ def leaderboard(
         workers: Processes; None for one a core where the records are many. A script that asks for several needs
             `if __name__ == "__main__":`, as for all of multiprocessing.
         verify_again: Verify every record, including those that an earlier build verified.
+        reported_page: Address of a page of reported numbers that the front page links to.
+        clips: Clips of each test set beside the pages, where its licence allows that; 0 for none.
         progress: Show progress on stderr.
 
     Raises:
@@ -151,8 +155,19 @@ def leaderboard(
 
         records = [RUNS / "eval"] if runs is None else _run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
-        options = (baseline, allow_partial, ceiling, equal_length, workers, verify_again)
-        return Leaderboard(build_board(records, folder, *options))
+        built = build_board(
+            records,
+            folder,
+            baseline,
+            allow_partial,
+            ceiling,
+            equal_length,
+            workers,
+            verify_again,
+            reported_page=reported_page,
+            clips=clips,
+        )
+        return Leaderboard(built)
 
 
 def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:

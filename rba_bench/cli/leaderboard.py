@@ -1,5 +1,7 @@
-"""`rba-bench leaderboard`: run records in, tables out; `compare`: paired differences; `view`: a page to listen to."""
+"""`rba-bench leaderboard`: run records in, tables out; `compare`: paired differences; `view`: pages of samples."""
 
+import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +52,15 @@ def build_board_command(
             "--equal-length", help="Add win rates at equal length, which are estimated from at least 12 runs."
         ),
     ] = False,
+    clips: Annotated[
+        int,
+        typer.Option(
+            "--clips",
+            metavar="N",
+            min=0,
+            help="Clips of each test set beside the pages, where its licence allows that; 20 MB at most in all.",
+        ),
+    ] = 20,
     reported: Annotated[
         bool,
         typer.Option(
@@ -72,9 +83,18 @@ def build_board_command(
             "--verify-again", help="Verify every record, including those that an earlier build verified."
         ),
     ] = False,
+    reported_page: Annotated[
+        str | None,
+        typer.Option(
+            "--reported-page",
+            metavar="ADDRESS",
+            help="Page of reported numbers that the front page links to, such as ../paper/index.html.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Build a leaderboard: tables in Markdown and CSV.
+    """Build a leaderboard: pages for a browser, and tables in Markdown and CSV.
 
     Verifies every record first, once. Only runs with the same protocol share a table.
     """
@@ -93,6 +113,8 @@ def build_board_command(
             equal_length,
             workers,
             verify_again,
+            reported_page=reported_page,
+            clips=clips,
         )
     if as_json:
         emit_json({"out": result.out, "files": result.files, "leaderboard": result.data})
@@ -117,12 +139,21 @@ def verify_records_command(
             "--rerun", metavar="N", min=0, help="Let the model answer N random items of each record again."
         ),
     ] = 0,
+    item: Annotated[
+        str | None,
+        typer.Option(
+            "--item",
+            metavar="ID",
+            help="Let the model answer this one item again, by its id or number.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="Model for --rerun, in the form of `eval --model`.",
+            help="Model for --rerun and --item, in the form of `eval --model`.",
             show_default=False,
         ),
     ] = None,
@@ -138,14 +169,16 @@ def verify_records_command(
 
     Shows what does not follow from the responses and what cannot be verified. Exit code 1 if a record is at fault.
     """
-    if model is not None and not rerun:
+    if model is not None and not rerun and item is None:
         raise UserError("--model is for --rerun N: add --rerun N, or leave out --model")
+    if rerun and item is not None:
+        raise UserError("--item names the item and --rerun draws some: leave out one of them")
     with stdout_reserved():
         from rba_bench.leaderboard import verify as verification
 
         checked = verification.verify_records(records or [RUNS / "eval"], data_dir)
-        if rerun:
-            checked = verification.add_rerun(checked, rerun, seed, model, data_dir, device)
+        if rerun or item is not None:
+            checked = verification.add_rerun(checked, rerun, seed, model, data_dir, device, item)
     if as_json:
         emit_json(checked.to_dict())
     else:
@@ -194,27 +227,82 @@ def _build_reported(folders: list[Path], out: Path | None, as_json: bool) -> Non
 
 def view_command(
     records: Records = None,
-    out: options.Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write the pages into a folder instead of serving them.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="Show only the first N items of each task.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Show only the first N items of each task. Default: all; with --out 200.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Port of this machine; 0 for any free one. Default: 8021, or any free one where it is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the first page in the browser.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a page on which clips can be heard beside the answers of all models.
+    """Show runs in the browser: clips, and the answers of all models side by side.
 
-    The page is static: index.html and a folder of clips, without scripts or network. Default folder: runs/view.
+    Serves pages to this machine alone until Ctrl-C. Runs in progress are shown, and new answers appear by themselves.
     """
+    paths = records or [RUNS / "eval"]
+    if out is not None:
+        if port is not None or open_browser:
+            raise UserError("--out writes files and serves nothing: leave out --port and --open")
+        _write_pages(paths, out, limit, data_dir, as_json)
+        return
     with stdout_reserved():
-        from rba_bench.leaderboard.listening import build_listening_page
+        from rba_bench.leaderboard.site.local_runs import LocalRuns
+        from rba_bench.leaderboard.site.local_site import LocalSite
+        from rba_bench.leaderboard.site.server import SiteServer
 
-        result = build_listening_page(records or [RUNS / "eval"], out or RUNS / "view", limit, data_dir)
-    for note in result.notes:
+        runs = LocalRuns(paths, limit)
+        now = runs.read()
+    for note in now.notes:
+        say(note)
+    with SiteServer(LocalSite(runs, data_dir).file, port) as server:
+        emit_json({"url": server.url, "tasks": list(now.sections)}) if as_json else emit(server.url)
+        say("serving this machine alone; Ctrl-C ends it")
+        if open_browser:
+            webbrowser.open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _write_pages(
+    paths: list[Path], out: Path, limit: int | None, data_dir: Path | None, as_json: bool
+) -> None:
+    with stdout_reserved():
+        from rba_bench.leaderboard.site.local_site import LIMIT, write_site
+
+        written = write_site(paths, out, limit or LIMIT, data_dir)
+    for note in written.notes:
         say(note)
     if as_json:
-        emit_json(result)
+        emit_json(written)
     else:
-        emit(str(result.page))
+        emit(str(written.page))
 
 
 def compare_command(

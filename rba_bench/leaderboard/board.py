@@ -21,9 +21,12 @@ from rba_bench.leaderboard.loaded_runs import (
 )
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
 from rba_bench.leaderboard.publishing import publish
+from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
+from rba_bench.leaderboard.site.clips import PER_TASK, choose_clips, clip_file, published_hashes
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
 from rba_bench.leaderboard.verified_records import VerifiedRecords, refuse_differing_items, verify_once
 from rba_bench.leaderboard.worker_processes import worker_processes, worthwhile_workers
+from rba_bench.progress import say
 from rba_bench.untrusted import read_untrusted_json
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 # What a board may hold; a list in somebody's records.json must not delete anything else
 _BOARD_FILE = re.compile(
-    rf"index\.md|[\w.=+-]+\.csv|{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz)"
+    rf"index\.md|[\w.=+-]+\.csv|{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz)|{SITE_FILES}"
 )
 
 
@@ -69,6 +72,8 @@ def build_board(
     equal_length: bool = False,
     workers: int | None = 1,
     verify_again: bool = False,
+    reported_page: str | None = None,
+    clips: int = PER_TASK,
 ) -> BuildResult:
     """Verify run records, compare them, and write the board.
 
@@ -85,6 +90,8 @@ def build_board(
         workers: Processes; None for one a core where the records are many. Their number changes no byte. A script
             that asks for several needs `if __name__ == "__main__":`, as for all of multiprocessing.
         verify_again: Verify records, too, that passed before, see `verified_records`.
+        reported_page: Address of a page of reported numbers that the front page links to, as seen from `out`.
+        clips: Clips of each test set that lie beside the pages, where its licence allows that; 0 for none.
 
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
@@ -110,7 +117,12 @@ def build_board(
         unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
         warnings = unfinished + board_warnings(groups, baseline_row, estimates)
         options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
-        contents, data = render_board(runs, groups, warnings, options, estimates)
+        options |= {"reported_page": reported_page} if reported_page else {}
+        chosen = choose_clips(groups, clips, out, _hashes_of_clips(out))
+        for note in chosen.notes:
+            say(f"without some clips: {note}")
+        contents, data = render_board(runs, groups, warnings, options, estimates, chosen.hashes)
+        contents |= {clip_file(name): content for name, content in chosen.files.items()}
         targets = {name: inside(out, name) for name in contents}
         stale = _stale_files(out, set(data["files"]))
         publish(runs, {run: verified[run.record_sha256].packed for run in runs}, out, mapped)
@@ -120,6 +132,14 @@ def build_board(
     for name, content in contents.items():
         write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in data["files"]), groups, warnings, data)
+
+
+def _hashes_of_clips(out: Path) -> dict[str, str]:
+    """The clips that an earlier build left in `out`."""
+    try:
+        return published_hashes(read_untrusted_json(out / RECORDS).get("clips", {}))
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}  # none, or another file, which `_stale_files` refuses
 
 
 def _stale_files(out: Path, current: set[str]) -> list[Path]:

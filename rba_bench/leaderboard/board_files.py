@@ -1,5 +1,6 @@
 """The files of a leaderboard as bytes, made from its runs, and compared with a folder that somebody published.
 
+    index.html, site/, samples/, clips/   the pages for a browser, see `site.build`
     index.md           summary, one section per task and protocol, list of runs
     <task>.csv         every number of a section in full precision
     breakdown.csv      the same scores by topic or translation direction
@@ -25,6 +26,8 @@ from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_lengt
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
 from rba_bench.leaderboard.publishing import published_files
+from rba_bench.leaderboard.site.build import site_files
+from rba_bench.leaderboard.site.clips import clip_faults, clip_file, published_hashes
 from rba_bench.leaderboard.tables import csv_text, json_text, rounded
 from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
 
@@ -44,8 +47,9 @@ def render_board(
     warnings: Sequence[str],
     options: Mapping[str, Any],
     estimates: Sequence[EqualLength | str] = (),
+    clips: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Every file of a board but the runs (see `publishing`) by its name, and what `records.json` holds.
+    """Every file of a board by its name, without its runs (see `publishing`) and clips, and what `records.json` holds.
 
     Args:
         runs: All runs.
@@ -53,6 +57,7 @@ def render_board(
         warnings: For the page.
         options: How the board was asked for, so that it can be made again.
         estimates: Of win rates at equal length, or why there is none.
+        clips: SHA-256 of the clips beside the pages, by their names.
 
     Raises:
         UserError: two runs would get the same folder.
@@ -64,6 +69,9 @@ def render_board(
     tables[BREAKDOWN] = [row for group in groups for row in breakdown_rows(group)]
     tables[EQUAL_LENGTH] = [row for estimate in equal_length for row in estimate.flat_rows()]
     contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
+    clips = dict(clips or {})
+    linked = sorted([*contents, INDEX, RECORDS])
+    contents |= site_files(sections, warnings, linked, options.get("reported_page") or "", clips)
     published = published_files(runs)
     data = {
         "schema_version": SCHEMA_VERSION,
@@ -81,7 +89,8 @@ def render_board(
              "run_id": run.record.run_id}
             for run in sorted(runs, key=published_folder)
         ],
-        "files": sorted([INDEX, RECORDS, *contents, *published]),
+        "clips": clips,
+        "files": sorted([INDEX, RECORDS, *contents, *published, *map(clip_file, clips)]),
         "options": dict(options),
     }  # fmt: skip
     contents[INDEX] = index_page(sections, runs, warnings, equal_length).encode()
@@ -121,12 +130,14 @@ def board_differences(board: Path) -> Iterator[str]:
         runs = [run for group in groups for run in group.all_runs]
         estimates = [estimate_equal_length(group) for group in groups] if options.get("equal_length") else []
         expected_warnings = board_warnings(groups, baseline, estimates)
-        contents, _ = render_board(runs, groups, warnings, options, estimates)
+        clips = published_hashes(data.get("clips", {}))
+        contents, _ = render_board(runs, groups, warnings, options, estimates, clips)
     except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"cannot be made again: {plain(error)}"
         return
     if sorted(expected_warnings) != sorted(each for each in warnings if not each.endswith(UNFINISHED)):
         yield f"{RECORDS} has other warnings than the records give"
+    yield from clip_faults(board, clips)
     for name, content in sorted(contents.items()):
         try:
             published = read_untrusted_file(inside(board, name))

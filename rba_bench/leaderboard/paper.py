@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from rba_bench.errors import UserError
 from rba_bench.files import write_atomic
+from rba_bench.leaderboard.site.reported import ReportedTable, reported_files
 from rba_bench.leaderboard.tables import LONGEST, NOTHING, TextTable, csv_text
 from rba_bench.untrusted import plain
 
@@ -113,7 +114,7 @@ def load_paper_table(path: Path) -> PaperTable:
 
 
 def build_paper_tables(folder: Path, out: Path | None = None) -> PaperBuild:
-    """Render every `*.yaml` of `folder` into `out` (default: the same folder) as `index.md` and one CSV each.
+    """Render every `*.yaml` of `folder` into `out` (default: the same folder) as `index.md`, a page and one CSV each.
 
     Raises:
         UserError: there are no tables, or one is malformed.
@@ -124,9 +125,28 @@ def build_paper_tables(folder: Path, out: Path | None = None) -> PaperBuild:
     target = out or folder
     texts = {f"{name}.csv": csv_text(_csv_rows(table)) for name, table in tables.items()}
     texts[INDEX] = ABOUT + "".join(f"\n{_section(name, table)}" for name, table in tables.items())
-    for name, text in texts.items():
-        write_atomic(target / name, text)
-    return PaperBuild(tables, tuple(target / name for name in texts))
+    files = {name: text.encode() for name, text in texts.items()}
+    about = " ".join(ABOUT.split("\n\n")[1].replace("*", "").replace("`", "").split())
+    files |= reported_files([_reported(name, table) for name, table in tables.items()], about)
+    for name, content in files.items():
+        write_atomic(target / name, content)
+    return PaperBuild(tables, tuple(target / name for name in files))
+
+
+def _reported(name: str, table: PaperTable) -> ReportedTable:
+    """The table for a browser."""
+    source = table.source
+    return ReportedTable(
+        name=name,
+        version=source.version,
+        table=_text_table(table),
+        metric=table.metric,
+        place=f"{source.paper}, {source.version} of {source.date}, {source.place}",
+        url=source.url,
+        evidence=source.evidence
+        + ("; n is not reported" if all(row.n is None for row in table.rows) else ""),
+        remarks=[*table.notes, *(f"{row.name}: {row.misprint}." for row in table.rows if row.misprint)],
+    )
 
 
 def _text_table(table: PaperTable) -> TextTable:

@@ -14,7 +14,7 @@ from typing import Any
 from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation import harness
 from rba_bench.evaluation.plan import identifying_facts
-from rba_bench.evaluation.records import UNANSWERED
+from rba_bench.evaluation.records import UNANSWERED, Sample
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.recompute import SHOWN
@@ -36,6 +36,8 @@ class RerunResult:
         seed: Random seed of the choice of items.
         weights_known: Whether the weights are known to be the record's; a server does not show its own.
         same_sampler: Whether equal seeds give equal tokens; an older sampler gave others.
+        item: The one item that was asked for; None where items were drawn.
+        answer: What the model answers to that item now.
     """
 
     n: int
@@ -43,11 +45,16 @@ class RerunResult:
     seed: int
     weights_known: bool
     same_sampler: bool = True
+    item: str | None = None
+    answer: str = ""
 
     def line(self) -> str:
         """The result in words."""
         text = f"rerun of {self.n} items (seed {self.seed}): {self.n - len(self.differing)} answers are equal"
-        if self.differing:
+        if self.item is not None:
+            now = f"another, {plain(self.answer)!r}" if self.differing else "equal"
+            text = f"rerun of item {plain(self.item)}: the answer is {now}"
+        elif self.differing:
             text += f", not those of {plain(', '.join(self.differing[:SHOWN]))}"
             text += f" and {len(self.differing) - SHOWN} more" if len(self.differing) > SHOWN else ""
         if not self.weights_known:
@@ -113,6 +120,7 @@ def rerun_items(
     seed: int,
     loader: ModelLoader,
     data_dir: Path | None = None,
+    item: str | None = None,
 ) -> RerunResult:
     """Let the model of a run answer `n` of its items again.
 
@@ -123,25 +131,24 @@ def rerun_items(
         seed: Random seed of the choice of items.
         loader: Loads the model.
         data_dir: Folder with local copies of data sets.
+        item: Id or number of the one item to answer, instead of `n` at random.
 
     Raises:
         MissingPrerequisite: model or test set are not here.
-        UserError: the task is not known, or the model is another one.
+        UserError: the task or the item is not known, or the model is another one.
     """
     record = run.record
     if spec is None:
         raise UserError(
             f"{run.folder}: task {record.task} is not shipped here, so its items cannot be answered again"
         )
+    samples = _chosen_samples(run, n, seed, item)
     model, name, weights_known = loader.load_model_of(run)
     perturb, control = (
         str((record.protocol_spec.get(key) or {}).get("text", "")) for key in ("perturb", "audio")
     )
     batch_size, device = loader.options.get("batch_size"), loader.options.get("device")
     lm = harness.RbaSpeechLM(name, batch_size, device, perturb=perturb, audio_control=control, model=model)
-    answered = [sample for sample in run.samples if sample.status not in UNANSWERED]
-    rng = random.Random(stable_seed("rerun", seed, record.run_id, record.samples_sha256))
-    samples = sorted(rng.sample(answered, min(n, len(answered))), key=lambda sample: sample.doc_id)
     options = {"data_dir": str(data_dir)} if data_dir else {}
     task = harness.load_task(spec.path, record.seeds.get("generation"), options)
     planned = {plan.doc_id: plan for plan in harness.build_requests(task, record.limit, lm)}
@@ -156,7 +163,22 @@ def rerun_items(
     )
     greedy = not record.protocol_spec.get("decoding", {}).get("temperature")
     same_sampler = greedy or record.versions.get("sampler") == SAMPLER
-    return RerunResult(len(samples), differing, seed, weights_known, same_sampler)
+    answer = responses[requests[0].index] if item is not None else ""
+    return RerunResult(len(samples), differing, seed, weights_known, same_sampler, item, answer)
+
+
+def _chosen_samples(run: LoadedRun, n: int, seed: int, item: str | None) -> list[Sample]:
+    """The items to answer: the one that is named, else `n` at random, in the order of the test set."""
+    answered = [sample for sample in run.samples if sample.status not in UNANSWERED]
+    if item is None:
+        rng = random.Random(stable_seed("rerun", seed, run.record.run_id, run.record.samples_sha256))
+        return sorted(rng.sample(answered, min(n, len(answered))), key=lambda sample: sample.doc_id)
+    named = [s for s in answered if s.id == item] or [s for s in answered if str(s.doc_id) == item]
+    if not named:
+        raise UserError(
+            f"{run.folder} has no answer to an item {item!r}: name an item by its id or its number"
+        )
+    return named[:1]
 
 
 def _local_specs(spec: str) -> Sequence[str]:

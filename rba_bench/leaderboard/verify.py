@@ -202,6 +202,7 @@ def add_rerun(
     model: str | None,
     data_dir: Path | None,
     device: str | None,
+    item: str | None = None,
 ) -> Verification:
     """The verdicts with what the models of the records answer now to `n` of their items.
 
@@ -212,9 +213,10 @@ def add_rerun(
         model: As in `eval`; None to look for each record's model on this machine.
         data_dir: Folder with local copies of public data sets.
         device: Torch device.
+        item: Id or number of the one item to answer, instead of `n` at random.
 
     Raises:
-        UserError: the model that is named has other weights.
+        UserError: the model that is named has other weights, or a record has no such item.
         MissingPrerequisite: a model or a test set is not here.
     """
     from rba_bench.leaderboard.rerun import ModelLoader, rerun_items
@@ -225,7 +227,7 @@ def add_rerun(
     for verdict in verification.verdicts:
         if verdict.ok:
             run = runs[verdict.folder]
-            result = rerun_items(run, shipped_task(run.record.task), n, seed, loader, data_dir)
+            result = rerun_items(run, shipped_task(run.record.task), n, seed, loader, data_dir, item)
             if result.is_fault:
                 verdict = replace(verdict, faults=(result.line(),))
             else:

@@ -1,5 +1,6 @@
 """The report of a study: a folder that can be published, and made again from itself.
 
+    index.html, site/  the same for a browser
     index.md           conditions, sentences, claims, tables
     scores.csv, differences.csv, seeds.csv, cost.csv    every number in full precision; shares.csv with a ceiling
     study.json         the recipe, the measured time budget, failures, and all numbers for programs
@@ -25,6 +26,7 @@ from rba_bench.recipes import suggest
 from rba_bench.study.analysis import Analysis, StudyData
 from rba_bench.study.folder import SCORES, Cell, StudyFolder
 from rba_bench.study.scores import load_all_scores, scores_path
+from rba_bench.study.study_page import study_page_files
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe, dotted_changes
 from rba_bench.study.study_tables import (
     BUDGET_NAMES,
@@ -157,6 +159,18 @@ def write_study_report(data: StudyData, folder: Path) -> StudyReport:
     tables, claims = [*score_tables(analysis), cost_table(data)], claim_table(analysis)
     sentences = tuple(summary_sentences(analysis))
     write_atomic(folder / INDEX, _index_page(analysis, sentences, claims, tables))
+    page = study_page_files(
+        analysis,
+        sentences,
+        claims,
+        tables,
+        conditions=list(_conditions(data)),
+        failures=list(_failures(data)),
+        legend=_legend(data),
+        downloads=[INDEX, FACTS, *(f"{name}.csv" for name, rows in csvs.items() if rows)],
+    )
+    for name, file_bytes in page.items():
+        write_atomic(folder / name, file_bytes)
     return StudyReport(folder, content, (*tables, *([claims] if claims else [])), sentences)
 
 
@@ -228,16 +242,11 @@ def _index_page(
     banner = [MICRO] if data.study.track == "micro" else []
     conditions = "\n".join(f"- {line}" for line in _conditions(data))
     blocks = [f"# Study, {data.study.track} track", *banner, conditions]
-    failures = [
-        f"- Failed: {plain(each['method'])}, seed {plain(each['seed'])}, {BUDGET_NAMES[each['budget']]}: "
-        f"{plain(each['error'])}"
-        for each in data.failures
-    ]
+    failures = [f"- {failure}" for failure in _failures(data)]
     blocks += ["\n".join(failures)] if failures else []
     blocks += ["## Results", "\n".join(f"- {sentence}" for sentence in sentences)]
     blocks += ["### The paper's claims", claims.markdown()] if claims else []
-    seeds = max(len(runs) for budget in data.budgets for runs in data.runs(budget).values())
-    blocks += ["## Tables", LEGEND.format(resamples=f"{RESAMPLES:,}", seeds=seeds, seed=SEED)]
+    blocks += ["## Tables", _legend(data)]
     for table in tables:
         blocks += [f"### {table.title}", table.markdown()]
     rows = []
@@ -249,6 +258,20 @@ def _index_page(
             rows.append([task, ", ".join(metrics), n, *hashes])
     blocks += [protocol_table(rows, ["task", "metrics", "n", "protocol", "test set"])]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def _failures(data: StudyData) -> Iterator[str]:
+    """A sentence per run that failed."""
+    for each in data.failures:
+        yield (
+            f"Failed: {plain(each['method'])}, seed {plain(each['seed'])}, {BUDGET_NAMES[each['budget']]}: "
+            f"{plain(each['error'])}"
+        )
+
+
+def _legend(data: StudyData) -> str:
+    seeds = max(len(runs) for budget in data.budgets for runs in data.runs(budget).values())
+    return LEGEND.format(resamples=f"{RESAMPLES:,}", seeds=seeds, seed=SEED)
 
 
 def _conditions(data: StudyData) -> Iterator[str]:

@@ -94,12 +94,15 @@ def test_versions_differ_where_the_reference_says_so():
 
 def test_rendered_files_are_up_to_date(tmp_path):
     for file in paper.build_paper_tables(FOLDER, tmp_path).files:
-        assert (FOLDER / file.name).read_text() == file.read_text(), (
-            f"{file.name} is stale: run leaderboard.paper.build"
+        name = file.relative_to(tmp_path)
+        assert (FOLDER / name).read_text() == file.read_text(), (
+            f"{name} is stale: run leaderboard.paper.build"
         )
-    assert {path.name for path in FOLDER.iterdir() if path.suffix != ".yaml"} == {
-        p.name for p in tmp_path.iterdir()
-    }
+    made, published = (
+        {path.relative_to(folder) for path in folder.rglob("*") if path.suffix not in ("", ".yaml")}
+        for folder in (tmp_path, FOLDER)
+    )
+    assert made == published
 
 
 def test_page_shows_source_version_and_both_averages():

@@ -73,6 +73,20 @@ def test_edited_responses_are_found_though_all_else_fits(runs, tmp_path, capsys)
     assert code == 1 and "rerun of 2 items" in json.loads(out)["records"][0]["faults"][0]
 
 
+def test_one_item_is_answered_again_by_its_id_or_number(runs, tmp_path, capsys):
+    record, samples = runs["micro_triviaqa"]
+    folder = forging.write(tmp_path / "run", record, samples)
+    for item in (samples[2]["id"], "2"):
+        code, out, _ = command(capsys, str(folder), f"--item={item}")
+        assert code == 0 and f"rerun of item {item}: the answer is equal" in out.splitlines()[0]
+    forged = forging.edited(tmp_path / "forged", runs["micro_triviaqa"], right)
+    code, out, _ = command(capsys, str(forged), "--item", "2")
+    assert code == 1 and samples[2]["response"] in out and "the responses were edited" in out
+    code, _, err = command(capsys, str(folder), "--item", "nothing")
+    assert code == 2 and "no answer to an item 'nothing'" in err
+    assert command(capsys, str(folder), "--item", "2", "--rerun", "1")[0] == 2
+
+
 def test_only_the_weights_that_the_record_names_are_asked(runs, tmp_path, capsys):
     def other(record: Json, samples: list[Json]) -> None:
         record["model"]["weights_sha256"] = "ab" * 32

@@ -153,6 +153,16 @@ def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) 
         "±",
     ):
         assert part in page
+    html = (published / "index.html").read_text()
+    for part in (
+        "12 differences",
+        "Cost of training",
+        "not told apart",
+        'href="scores.csv"',
+        "equal time, greedy decoding",
+    ):
+        assert part in html
+    assert "<style" not in html and html.count("<script") == 1  # of the colours
     (published / "old.csv").write_text("x")
     assert not (report.publish_study_report(made, published) / "old.csv").exists()
 

@@ -9,8 +9,8 @@ from typing import Any
 from rba_bench.audio.spoken_form import spoken_form
 from rba_bench.audio.turns import TURNS, read_turns
 from rba_bench.errors import MissingPrerequisite
+from rba_bench.metrics.word_differences import error_rate, word_differences
 from rba_bench.progress import say
-from rba_bench.synthesis.inspection.word_differences import error_rate, word_differences
 from rba_bench.untrusted import visible_text
 
 TEXTS = ("id", "kind", "split", "topic", "difficulty", "voice", "prompt", "instruction", "response")

@@ -4,7 +4,7 @@ import pytest
 
 from rba_bench.metrics.text import normalize
 from rba_bench.metrics.wer import word_statistics
-from rba_bench.synthesis.inspection.word_differences import (
+from rba_bench.metrics.word_differences import (
     DELETED,
     INSERTED,
     SAME,

@@ -1,5 +1,6 @@
 """What a recogniser understood, word by word beside what was said, in the words that error rates count."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from rba_bench.metrics.text import normalize
@@ -35,7 +36,7 @@ def word_differences(said: str, transcript: str, language: str = "en") -> list[D
     """
     import jiwer
 
-    target, output = normalize(said, language).split(), normalize(transcript, language).split()
+    target, output = _words(said, language), _words(transcript, language)
     if not target or not output:
         found = [Difference(DELETED, " ".join(target), ""), Difference(INSERTED, "", " ".join(output))]
         return [one for one in found if one.said or one.recognised]
@@ -48,6 +49,11 @@ def word_differences(said: str, transcript: str, language: str = "en") -> list[D
         )
         for chunk in chunks
     ]
+
+
+@lru_cache(maxsize=4096)  # many transcripts of one text
+def _words(text: str, language: str) -> list[str]:
+    return normalize(text, language).split()
 
 
 def error_rate(differences: list[Difference]) -> float | None:

@@ -1,0 +1,281 @@
+"""What the front page says about the settings and models of a board, in rounded numbers, ready for JSON.
+
+A *setting* is one group of the board: a task with its decoding, test set and, where there is one, its perturbation.
+Scores and differences are on a scale of 100 with the digits that are shown, so that every processor writes the same
+page.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+from rba_bench.evaluation.metric import shown_decimals
+from rba_bench.evaluation.records import RUN_FILE, STATUSES, RunRecord
+from rba_bench.files import folder_name
+from rba_bench.leaderboard.board_groups import BoardGroup, BoardRow
+from rba_bench.leaderboard.columns import metric_heading
+from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, LoadedRun
+from rba_bench.leaderboard.pages import PUBLISHED, published_folder
+from rba_bench.leaderboard.tables import NOTHING, SHORT, rounded
+from rba_bench.metrics.interval import Interval
+from rba_bench.untrusted import plain
+
+ALL_PAIRS = 12  # rows up to which a page holds the difference of every pair; `compare` has the others
+TYPES = {
+    MODEL: "end-to-end",
+    CEILING: "text ceiling",
+    "cascade": "cascade",
+    "constant": "constant answer",
+}
+MEASURED, REPRODUCED = "measured here", "reproduced"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One group of a board with its names on the page.
+
+    Attributes:
+        section: Name of its files.
+        title: What tells it apart from the other settings of the page.
+        group: The runs.
+    """
+
+    section: str
+    title: str
+    group: BoardGroup
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric that the setting is ranked by."""
+        return self.group.record.metrics[self.group.primary].higher_is_better
+
+    @property
+    def metric(self) -> str:
+        """The metric with its unit; its direction is said apart."""
+        value = self.group.record.metrics[self.group.primary]
+        return metric_heading(self.group.primary, value.scale, True, value.signature)
+
+    @cached_property
+    def digits(self) -> int:
+        """Digits behind the point."""
+        value = self.group.record.metrics[self.group.primary]
+        return shown_decimals(self.group.primary, value.scale)
+
+    def points(self, *numbers: float) -> list[float]:
+        """Numbers in units of the metric as points on a scale of 100, as they are shown."""
+        factor = 100.0 / self.group.record.metrics[self.group.primary].scale
+        return [round(rounded(number * factor), self.digits) + 0.0 for number in numbers]
+
+    def score(self, row: BoardRow) -> list[float]:
+        """Score with the ends of its interval."""
+        value = row.run.record.metrics[self.group.primary]
+        return self.points(value.value, value.low, value.high)
+
+    def difference(self, interval: Interval | None) -> list[float] | None:
+        """A difference with the ends of its interval, and 1 where it is for the better, -1 for the worse, else 0."""
+        if interval is None:
+            return None
+        mark = 0
+        if interval.excludes(0.0):
+            mark = 1 if (interval.value > 0) == self.higher_is_better else -1
+        return [*self.points(interval.value, interval.low, interval.high), mark]
+
+    @cached_property
+    def reproduced(self) -> frozenset[str]:
+        """Labels of rows whose weights have another record, of another name and moment, with a score that agrees.
+
+        They agree where the interval of their paired difference holds zero.
+        """
+        group = self.group
+        by_weights: dict[str, list[int]] = {}
+        for index, run in enumerate(group.runs):
+            weights = run.record.model.get("weights_sha256")
+            if isinstance(weights, str) and weights:
+                by_weights.setdefault(weights, []).append(index)
+        agreed: set[str] = set()
+        for indices in by_weights.values():
+            for a, b in combinations(indices[:ALL_PAIRS], 2):  # many copies would cost their square
+                if not _independent(group.runs[a].record, group.runs[b].record):
+                    continue
+                gap = group.difference(a, b, group.primary)
+                if gap is not None and not gap.excludes(0.0):
+                    agreed |= {group.labels[a], group.labels[b]}
+        return frozenset(agreed)
+
+
+def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
+    """The groups with titles that differ: task and perturbation, or the section where these are not enough."""
+    titles = [
+        group.task + (f", {group.perturbation}" if group.perturbation else "") for group in sections.values()
+    ]
+    settings = []
+    for (section, group), title in zip(sections.items(), titles, strict=True):
+        shown = title if titles.count(title) == 1 else section + title.removeprefix(group.task)
+        settings.append(Setting(section, shown, group))
+    return settings
+
+
+def baseline_name(settings: Sequence[Setting]) -> str:
+    """Label of the baseline row, or what was asked for where it has several labels or none."""
+    labels = {row.label for setting in settings for row in setting.group.rows if row.is_baseline}
+    return labels.pop() if len(labels) == 1 else plain(settings[0].group.baseline)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the main table.
+
+    Attributes:
+        label: As on the board.
+        kind: See `BoardRow.kind`.
+        provenance: `reproduced` if each of its scores is, else `measured here`.
+        folder: Of its records, below the folder of the board.
+    """
+
+    label: str
+    kind: str
+    provenance: str
+    folder: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON form."""
+        return {
+            "label": self.label,
+            "type": TYPES[self.kind],
+            "provenance": self.provenance,
+            "folder": self.folder,
+        }
+
+
+def models_of(settings: Sequence[Setting]) -> list[Model]:
+    """The rows of all settings by label: models first, then the references."""
+    rows: dict[str, list[tuple[Setting, BoardRow]]] = {}
+    for setting in settings:
+        for row in setting.group.rows:
+            rows.setdefault(row.label, []).append((setting, row))
+    models = []
+    for label, found in rows.items():
+        row = found[0][1]
+        agreed = all(row.label in setting.reproduced for setting, row in found)
+        folder = f"{PUBLISHED}/{folder_name(str(row.run.record.model['name']))}"
+        models.append(Model(label, row.kind, REPRODUCED if agreed else MEASURED, folder))
+    return sorted(models, key=lambda model: (KINDS.index(model.kind), model.label))
+
+
+def _independent(a: RunRecord, b: RunRecord) -> bool:
+    return a.model["name"] != b.model["name"] and a.created != b.created
+
+
+def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set[str]) -> dict[str, Any]:
+    """What the script of the front page needs at once: settings, models, scores and rank bands.
+
+    Args:
+        settings: In the order of the page.
+        models: In the order of the page.
+        linked: Sections that have a page of samples.
+    """
+    index = {model.label: place for place, model in enumerate(models)}
+    return {
+        "baseline": baseline_name(settings),
+        "models": [model.to_dict() for model in models],
+        "settings": [
+            {
+                "section": setting.section,
+                "title": setting.title,
+                "track": setting.group.record.track,
+                "decoding": setting.group.record.protocol,
+                "metric": setting.metric,
+                "lower": not setting.higher_is_better,
+                "digits": setting.digits,
+                "judge": judges_of(setting.group.record),
+                "samples": setting.section in linked,
+                "partial": [index[row.label] for row in setting.group.rows if row.run.record.partial],
+                "scores": [
+                    [index[row.label], *setting.score(row), *_band(row, setting.group.primary)]
+                    for row in setting.group.rows
+                ],
+            }
+            for setting in settings
+        ],
+    }
+
+
+def _band(row: BoardRow, metric: str) -> list[int]:
+    band = row.bands.get(metric)
+    return [band.best, band.worst] if band else []
+
+
+def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
+    """What the front page shows of one setting beside the scores; loaded when it is asked for."""
+    index = {model.label: place for place, model in enumerate(models)}
+    group, metric = setting.group, setting.group.primary
+    rows = []
+    for row in group.rows:
+        record = row.run.record
+        rows.append(
+            {
+                "model": index[row.label],
+                "baseline": row.is_baseline,
+                "versus": setting.difference(row.versus.get(metric)),
+                "gap": setting.difference(row.gap.get(metric)),
+                "ceiling": row.ceiling,
+                "n": record.metrics[metric].n,
+                "missing": record.metrics[metric].n_missing,
+                "items": record.n,
+                "failures": failures_of(record),
+                "rtfx": speed_of(record),
+                "date": record.created[:10],
+                "weights": weights_of(row.run),
+                "run": f"{published_folder(row.run)}/{RUN_FILE}",
+            }
+        )
+    return {"rows": rows, "pairs": list(_pairs(setting, index))}
+
+
+def _pairs(setting: Setting, index: Mapping[str, int]) -> Iterator[list[float]]:
+    """First model, second model, first minus second; nothing where there are too many rows, see `ALL_PAIRS`."""
+    group = setting.group
+    if len(group.runs) > ALL_PAIRS:
+        return
+    for a, b in combinations(range(len(group.runs)), 2):
+        gap = setting.difference(group.difference(a, b, group.primary))
+        if gap is not None:
+            yield [index[group.labels[a]], index[group.labels[b]], *gap]
+
+
+def failures_of(record: RunRecord) -> dict[str, int]:
+    """Number of items that are not `ok`, by status."""
+    return {
+        status: record.statuses[status]
+        for status in STATUSES
+        if status != "ok" and record.statuses.get(status)
+    }
+
+
+def speed_of(record: RunRecord) -> float | None:
+    """Seconds of audio answered per second, to three digits; None where everything came from the cache."""
+    rtfx = record.timing.rtfx
+    return float(f"{rtfx:.3g}") if rtfx > 0 else None
+
+
+def weights_of(run: LoadedRun) -> str:
+    """The first digits of the hash of the weights."""
+    return plain(run.record.model.get("weights_sha256") or NOTHING)[:SHORT]
+
+
+def judges_of(record: RunRecord) -> str:
+    """The rules of the micro world, or the models of the task's judges; "" where nothing is judged."""
+    names = [plain(record.judge.get("name", "judge"))] if record.judge else []
+    for entry in record.protocol_spec.get("finish") or []:
+        name = entry.get("judge")
+        if isinstance(name, Mapping):
+            name = (
+                name.get("name")
+                or name.get("model")
+                or f"weights {plain(name.get('weights_sha256', ''))[:SHORT]}"
+            )
+        if name:
+            names.append(plain(name))
+    return ", ".join(dict.fromkeys(names))

@@ -1,0 +1,136 @@
+"""The front page of a leaderboard: the answer, pictures, and the data of the main table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from rba_bench.html_pages import script_json
+from rba_bench.leaderboard.board_groups import BoardGroup
+from rba_bench.leaderboard.loaded_runs import MODEL
+from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
+from rba_bench.leaderboard.site import pictures
+from rba_bench.leaderboard.site.answer import answer_of, missing_references, noun_of
+from rba_bench.leaderboard.site.facts import (
+    Model,
+    Setting,
+    baseline_name,
+    front_data,
+    judges_of,
+    models_of,
+    setting_data,
+    settings_of,
+)
+from rba_bench.leaderboard.site.forest import difference_forest, gap_forest
+from rba_bench.leaderboard.site.shell import FOLDER, call_script, render_page
+from rba_bench.leaderboard.tables import SHORT
+from rba_bench.leaderboard.test_sets import shipped_task
+from rba_bench.metrics.bootstrap import RESAMPLES
+from rba_bench.metrics.interval import FEWEST
+
+PAGE = "index.html"
+SETTINGS = f"{FOLDER}/settings"  # a file per setting, loaded when it is asked for
+
+
+def front_files(
+    sections: Mapping[str, BoardGroup],
+    warnings: Sequence[str],
+    tables: Sequence[str],
+    linked: set[str],
+    reported: str = "",
+) -> dict[str, bytes]:
+    """The front page and the data that it loads.
+
+    Args:
+        sections: Groups by the name of their section.
+        warnings: Sentences that a reader should know.
+        tables: Names of the CSV files of the board.
+        linked: Sections that have a page of samples.
+        reported: Address of a page of reported numbers, "" for none.
+    """
+    settings = settings_of(sections)
+    models = models_of(settings)
+    page = render_page(
+        "front.html.jinja",
+        title=f"Leaderboard, {settings[0].group.record.track} track",
+        root="",
+        scripts=[f"{FOLDER}/front.js"],
+        nav=[
+            ("Answer", "#main"),
+            ("Scores", "#scores"),
+            ("Downloads", "#downloads"),
+            ("How to read", "#reading"),
+        ],
+        reported=reported,
+        data=script_json(front_data(settings, models, linked)),
+        **_texts(settings, models, warnings, tables),
+        **_pictures(settings, models),
+    )
+    files = {PAGE: page.encode()}
+    for setting in settings:
+        content = setting_data(setting, models)
+        files[f"{SETTINGS}/{setting.section}.js"] = call_script("rbaSetting", setting.section, content)
+    return files
+
+
+def _texts(
+    settings: Sequence[Setting], models: Sequence[Model], warnings: Sequence[str], tables: Sequence[str]
+) -> dict[str, Any]:
+    """What the template says in words."""
+    groups = [setting.group for setting in settings]
+    runs = [run for group in groups for run in group.runs]
+    n_models = sum(model.kind == MODEL for model in models)
+    noun = noun_of(settings)
+    counts = [
+        _count(n_models, "model"),
+        _count(len(models) - n_models, "reference"),
+        _count(len(settings), noun) + (" (a task with its decoding and its clips)" if noun != "task" else ""),
+    ]
+    return {
+        "micro": MICRO.replace("**", "") if groups[0].record.track == "micro" else "",
+        "counts": ", ".join(counts),
+        "days": first_and_last_day(run.record.created for run in runs),
+        "answer": answer_of(settings),
+        "baseline": baseline_name(settings),
+        "noun": noun,
+        "warnings": warnings,
+        "missing": list(missing_references(settings)),
+        "references": [note.replace("`", "") for note in reference_notes(groups)],
+        "machines": pictures.machines_of(settings),
+        "downloads": [(name, quote(name)) for name in tables],
+        "protocols": [_protocol(setting) for setting in settings],
+        "resamples": f"{RESAMPLES:,}",
+        "fewest": FEWEST,
+    }
+
+
+def _pictures(settings: Sequence[Setting], models: Sequence[Model]) -> dict[str, Any]:
+    """What the template shows."""
+    speeds, legend = pictures.speed_panels(settings, models)
+    return {
+        "differences": difference_forest(settings),
+        "gaps": gap_forest(settings),
+        "speeds": speeds,
+        "legend": legend,
+        "robustness": pictures.robustness_charts(settings),
+        "training": pictures.training_charts(settings),
+    }
+
+
+def _protocol(setting: Setting) -> dict[str, Any]:
+    """What a setting measures, for the table at the end."""
+    group = setting.group
+    return {
+        "title": setting.title,
+        "decoding": group.record.protocol,
+        "metric": setting.metric + ("" if setting.higher_is_better else ", lower is better"),
+        "n_items": group.record.data["n_items"],
+        "judge": judges_of(group.record) or "none",
+        "protocol": group.protocol_hash[:SHORT],
+        "test_set": group.data_hash[:SHORT],
+        "days": first_and_last_day(run.record.created for run in group.runs),
+        "known": shipped_task(group.task) is not None,
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
