@@ -23,6 +23,7 @@ from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tabl
 from rba_bench.leaderboard.publishing import publish
 from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
 from rba_bench.leaderboard.site.clips import PER_TASK, choose_clips, clip_file, published_hashes
+from rba_bench.leaderboard.site.front import PAGE
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
 from rba_bench.leaderboard.verified_records import VerifiedRecords, refuse_differing_items, verify_once
 from rba_bench.leaderboard.worker_processes import worker_processes, worthwhile_workers
@@ -164,6 +165,6 @@ def print_board(result: BuildResult, console: "Console | None" = None) -> None:
         *result.warnings,
         "Scores have 95 % intervals; * marks an interval that excludes zero. Task, n, protocol hash, date:",
         *tasks,
-        f"Board: {result.out / INDEX}",
+        f"Page: {result.out / PAGE}; tables: {result.out / INDEX}",
     )
     print_tables(result.tables, lines, console=console)

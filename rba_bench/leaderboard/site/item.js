@@ -121,7 +121,7 @@
       block("ASR transcript", found.heard),
       differences("Transcript beside what is said", found.heardWords),
       block(found.extracted === undefined ? "Answer" : "Extracted answer", read || "(nothing)"),
-      differences("Answer beside the reference", found.words),
+      differences("Answer beside the nearest reference", found.words),
       scores,
       block("Error", found.error),
     ];

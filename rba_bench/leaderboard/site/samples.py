@@ -9,7 +9,7 @@ All bytes follow from the records, and from the names of the clips that lie besi
 """
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rba_bench.evaluation.records import Sample
@@ -25,7 +25,15 @@ from rba_bench.leaderboard.site.sample_sections import (
 )
 from rba_bench.leaderboard.site.shell import call_script, render_page, site_assets
 from rba_bench.leaderboard.tables import rounded
-from rba_bench.metrics.word_differences import word_differences
+from rba_bench.metrics.word_differences import (
+    DELETED,
+    INSERTED,
+    SAME,
+    SUBSTITUTED,
+    Difference,
+    error_rate,
+    word_differences,
+)
 from rba_bench.untrusted import printable, visible_text
 
 FOLDER = "samples"
@@ -36,7 +44,7 @@ LONGEST = 20_000  # characters of a text: what is longer shows its beginning
 DEEPEST = 8  # of what a judge says
 COMMAND = "rba-bench leaderboard verify"
 WORDED = ("asr", "s2tt")  # kinds of items whose answers are compared with the reference word by word
-SIGNS = {"same": "=", "substituted": "~", "inserted": "+", "deleted": "-"}
+SIGNS = {SAME: "=", SUBSTITUTED: "~", INSERTED: "+", DELETED: "-"}
 
 
 def sample_files(sections: Mapping[str, BoardGroup], clips: Collection[str] = ()) -> dict[str, bytes]:
@@ -182,10 +190,8 @@ def _answer(section: SampleSection, model: ModelAnswers, number: int) -> dict[st
         "response": _text(sample.response),
         "reasoning": _text(sample.reasoning),
         "heard": _text(sample.heard),
-        "heardWords": _differences(sample.instruction, sample.heard, sample.source_lang)
-        if sample.heard
-        else [],
-        "words": list(_reference_words(sample)),
+        "heardWords": _heard_words(sample),
+        "words": _reference_words(sample),
         "error": _text(sample.error),
         "scores": [metric.item_score(sample) for metric in section.metrics],
         "judge": _visible(rounded(sample.judge)) if sample.judge else None,
@@ -196,17 +202,36 @@ def _answer(section: SampleSection, model: ModelAnswers, number: int) -> dict[st
     return kept | extracted | {"tokens": sample.n_tokens, "seed": str(sample.seed)}
 
 
-def _reference_words(sample: Sample) -> Iterator[list[str]]:
-    """Word differences from the reference, where the answer should be the reference."""
-    if sample.kind in WORDED and sample.references:
-        yield from _differences(sample.references[0], sample.extracted, sample.target_lang)
+def _heard_words(sample: Sample) -> list[list[str]]:
+    """Word differences of the transcript of a cascade from what is spoken."""
+    if not sample.heard:
+        return []
+    spoken, heard = sample.instruction[:LONGEST], sample.heard[:LONGEST]
+    return _signed(word_differences(spoken, heard, sample.source_lang or "en"))
 
 
-def _differences(expected: str, given: str, language: str) -> list[list[str]]:
-    """Runs of words: sign, words of the expected text, words of the given one."""
+def _reference_words(sample: Sample) -> list[list[str]]:
+    """Word differences from the nearest reference, where the answer should be the reference."""
+    if sample.kind not in WORDED:
+        return []
+    found = [
+        word_differences(reference[:LONGEST], sample.extracted[:LONGEST], sample.target_lang or "en")
+        for reference in sample.references
+    ]
+    return _signed(min(found, key=_errors)) if found else []
+
+
+def _errors(differences: list[Difference]) -> float:
+    """Error rate; without a word in the reference, whether anything was given."""
+    rate = error_rate(differences)
+    return float(len(differences)) if rate is None else rate
+
+
+def _signed(differences: list[Difference]) -> list[list[str]]:
+    """Runs of words: sign, words of the expected text, words of the given one where they are others."""
     return [
-        [SIGNS[kind], _text(said), _text(recognised)] if kind != "same" else [SIGNS[kind], _text(said)]
-        for kind, said, recognised in word_differences(expected[:LONGEST], given[:LONGEST], language or "en")
+        [SIGNS[kind], _text(said), *([] if kind == SAME else [_text(recognised)])]
+        for kind, said, recognised in differences
     ]
 
 

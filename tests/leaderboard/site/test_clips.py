@@ -86,8 +86,13 @@ def test_clips_end_where_a_site_is_full(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(choose_clips(found, 4).files) == 3
 
 
-def test_clips_of_other_sets_and_other_items_are_not_copied(tmp_path: Path) -> None:
-    write_run(tmp_path, "base", qa_samples(0.5, n=4), task="triviaqa_fixie")
+def test_clips_without_a_licence_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = board(micro_runs(tmp_path))
+    monkeypatch.setattr(clips, "licence_of", lambda task: "")
+    assert not choose_clips(found, 4).files
+
+
+def test_clips_of_other_items_are_not_copied(tmp_path: Path) -> None:
     write_run(tmp_path, "base", qa_samples(0.5, n=4), task=TASK)  # hashes that are no clips of the set
     chosen = choose_clips(board(tmp_path), 4)
     assert not chosen.files and len(chosen.notes) == 1 and "micro_triviaqa, item" in chosen.notes[0]

@@ -79,15 +79,17 @@ def test_failures_are_the_worse_half_of_means_and_below_the_median_elsewhere(tmp
 def test_an_item_without_a_score_fails_by_its_status(tmp_path: Path) -> None:
     samples = qa_samples(0.5, n=4)
     samples[1] = samples[1].model_copy(update={"status": "not_heard", "response": "", "scores": {}})
+    samples[2].scores["alias_match"] = 0.5  # half is no failure
     write_run(tmp_path, "base", samples)
     section = board_section("x", groups(tmp_path)["micro_triviaqa_greedy"])
     assert section.verdict(0, 1) is True and section.verdict(0, 99) is None
+    assert section.verdict(0, 2) is False and not section.metric.item_score(samples[1])
 
 
 def test_an_item_has_all_that_was_asked_answered_and_judged(tmp_path: Path) -> None:
     votes = [{"order": "AB", "preference": 1 / 3, "reason": "shorter"}, {"order": "BA", "preference": 0.0}]
     samples = [
-        sample(0, "s2tt", "the red cat is here", ["the red dog is here"], "de-en"),
+        sample(0, "s2tt", "the red cat is here", ["far away", "the red dog is here"], "de-en"),
         sample(1, "s2tt", "a", ["b"], "de-en"),
     ]
     changes = {
@@ -106,7 +108,7 @@ def test_an_item_has_all_that_was_asked_answered_and_judged(tmp_path: Path) -> N
     assert (found["prompt"], found["languages"], found["references"]) == (
         "Translate",
         "de → en",
-        ["the red dog is here"],
+        ["far away", "the red dog is here"],
     )
     [answer] = found["answers"]
     assert answer["extracted"] == "the red cat is here" and answer["response"] == changes["response"]
@@ -202,6 +204,7 @@ def test_the_pages_of_all_protocols_share_a_clip_and_other_clips_have_other_name
         write_run(tmp_path, "base", qa_samples(0.5, n=4), f"micro_triviaqa_{protocol}", protocol, code * 32)
     noisy = {"perturb": {"text": "noise=10dB"}}
     same = qa_samples(0.5, n=4)
+    same[1] = same[1].model_copy(update={"audio_sha256": same[0].audio_sha256})  # behind another prefix
     write_run(tmp_path, "base", same, "micro_triviaqa_greedy", protocol_hash="ef" * 32, protocol_spec=noisy)
     sections = [board_section(name, group) for name, group in groups(tmp_path).items()]
     names = [{clip_name(section, number) for number in range(4)} for section in sections]
