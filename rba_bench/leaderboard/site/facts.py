@@ -191,6 +191,7 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
                 "digits": setting.digits,
                 "judge": judges_of(setting.group.record),
                 "samples": setting.section in linked,
+                "controls": setting.group.controls,
                 "partial": [index[row.label] for row in setting.group.rows if row.run.record.partial],
                 "scores": [
                     [index[row.label], *setting.score(row), *_band(row, setting.group.primary)]
@@ -221,6 +222,7 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "versus": setting.difference(row.versus.get(metric)),
                 "gap": setting.difference(row.gap.get(metric)),
                 "ceiling": row.ceiling,
+                "retained": _retained(row, metric),
                 "n": record.metrics[metric].n,
                 "missing": record.metrics[metric].n_missing,
                 "items": record.n,
@@ -232,6 +234,16 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
             }
         )
     return {"rows": rows, "pairs": list(_pairs(setting, index))}
+
+
+def _retained(row: BoardRow, metric: str) -> dict[str, list[float]]:
+    """What remains of a score without the speech, in percent with the ends of its interval, by the control."""
+    shares = {name: by_metric.get(metric) for name, by_metric in row.retained.items()}
+    return {
+        name: [round(rounded(100.0 * end), 1) + 0.0 for end in (share.value, share.low, share.high)]
+        for name, share in shares.items()
+        if share is not None
+    }
 
 
 def _pairs(setting: Setting, index: Mapping[str, int]) -> Iterator[list[float]]:

@@ -117,7 +117,16 @@
     return cell([text], text, { class: "text" });
   }
 
+  function retainedCell(row, control) {
+    if (!(control in row.retained)) return NOTHING;
+    const [value, ends] = interval(row.retained[control], 1, false);
+    return cell([element("b", {}, value + " %"), element("span", { class: "ends" }, ends)], row.retained[control][0]);
+  }
+
+  const CONTROLS = [...new Set(board.settings.flatMap((setting) => setting.controls))];
+
   const DETAILED = {
+    ...Object.fromEntries(CONTROLS.map((control) => ["retained " + control, (setting, row) => retainedCell(row, control)])),
     differences: (setting, row) => (row.baseline ? cell(["baseline"], 0, { class: "none" }) : differenceCell(setting, row.versus)),
     gaps: (setting, row) => ({ ...differenceCell(setting, row.gap), attributes: row.ceiling ? { title: "from " + row.ceiling } : {} }),
     failures: (setting, row) => failuresCell(row),
@@ -125,7 +134,7 @@
   };
 
   function heading(setting, kind) {
-    const lower = kind === "scores" || kind === "differences" || kind === "gaps" ? setting.lower : kind === "failures";
+    const lower = kind === "scores" || kind === "differences" || kind === "gaps" ? setting.lower : kind !== "speed";
     return { title: setting.title, metric: setting.metric + (setting.lower ? ", lower is better" : ""), lower };
   }
 
@@ -159,6 +168,8 @@
       column("n", "n", items),
       column("versus", "against " + board.baseline, (row) => DETAILED.differences(setting, row), setting.lower),
       column("gap", "gap to the text ceiling", (row) => DETAILED.gaps(setting, row), !setting.lower, "ceiling minus row"),
+      ...setting.controls.map((control) =>
+        column("retained " + control, "retained, " + control, (row) => retainedCell(row, control), true, "share of the score without the speech")),
       column("failures", "not ok", failuresCell, true),
       column("speed", "RTFx", (row) => DETAILED.speed(setting, row)),
       column("judge", "judge", () => textCell(setting.judge || "none")),
@@ -378,7 +389,7 @@
   fill("decoding", distinct(board.settings.map((setting) => setting.decoding)), "all");
   fill("type", distinct(board.models.map((model) => model.type)), "all");
   fill("provenance", distinct(board.models.map((model) => model.provenance)), "all");
-  fill("show", Object.entries(SHOWS));
+  fill("show", [...Object.entries(SHOWS), ...CONTROLS.map((control) => ["retained " + control, "retained without the speech: " + control])]);
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => {

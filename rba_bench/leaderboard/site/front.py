@@ -100,6 +100,7 @@ def _texts(
         "protocols": [_protocol(setting) for setting in settings],
         "resamples": f"{RESAMPLES:,}",
         "fewest": FEWEST,
+        "controlled": any(group.controls for group in groups),
     }
 
 
