@@ -12,10 +12,10 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation import documents
 from rba_bench.evaluation.model_input import load_wave
 from rba_bench.evaluation.runner import EvalRequest, evaluate
-from rba_bench.leaderboard.listening import build_listening_page
 from rba_bench.leaderboard.loaded_runs import load_checked_run
 from rba_bench.leaderboard.model_card import _newest_records
 from rba_bench.leaderboard.rerun import ModelLoader, rerun_items
+from rba_bench.leaderboard.site.local_site import write_site
 from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.leaderboard.verify import verify_records
 from tests.leaderboard import forging
@@ -173,9 +173,10 @@ def test_the_model_of_a_control_says_the_same_again(base_runs):
 
 
 def test_the_page_plays_what_the_model_got(base_runs, tmp_path):
-    result = build_listening_page([base_runs], tmp_path / "view")
-    page = result.page.read_text()
-    assert "control without the speech: silence" in page and "control without the speech: shuffle" in page
+    write_site([base_runs], tmp_path / "view")
+    pages = [path.read_text() for path in (tmp_path / "view" / "samples").glob("*/index.html")]
+    for control in ("silence", "shuffle"):
+        assert sum(f"control without the speech: {control}" in page for page in pages) == 1
     waves = [
         soundfile.read(file, dtype="float32")[0] for file in (tmp_path / "view" / "clips").glob("*.flac")
     ]
@@ -186,7 +187,6 @@ def test_the_page_plays_what_the_model_got(base_runs, tmp_path):
     by_clip = {doc["audio"]["sha256"]: doc for doc in docs}
     for sample in load_checked_run(folder).samples:
         donor = by_clip[sample.played_sha256]
-        assert f'played instead: <span dir="auto">{donor["instruction"]}</span>' in page
         expected = load_wave(donor["audio"])
         assert any(len(wave) == len(expected) and np.allclose(wave, expected, atol=1e-4) for wave in waves)
 

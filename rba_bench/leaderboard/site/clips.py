@@ -260,6 +260,7 @@ def _candidates(groups: Sequence[BoardGroup]) -> Iterable[_Candidates]:
             key = group.data_hash, group.perturbation
             section = board_section(group.task, group, limit=items_shown(groups))
             found.setdefault(key, _Candidates(group.data_hash)).add(section)
+            group.release()
     return found.values()
 
 

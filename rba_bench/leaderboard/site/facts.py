@@ -189,7 +189,7 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
                 "metric": setting.metric,
                 "lower": not setting.higher_is_better,
                 "digits": setting.digits,
-                "judge": judges_of(setting.group.record),
+                "judge": judge_of(setting.group),
                 "samples": setting.section in linked,
                 "controls": setting.group.controls,
                 "partial": [index[row.label] for row in setting.group.rows if row.run.record.partial],
@@ -277,17 +277,7 @@ def weights_of(run: LoadedRun) -> str:
     return plain(run.record.model.get("weights_sha256") or NOTHING)[:SHORT]
 
 
-def judges_of(record: RunRecord) -> str:
-    """The rules of the micro world, or the models of the task's judges; "" where nothing is judged."""
-    names = [plain(record.judge.get("name", "judge"))] if record.judge else []
-    for entry in record.protocol_spec.get("finish") or []:
-        name = entry.get("judge")
-        if isinstance(name, Mapping):
-            name = (
-                name.get("name")
-                or name.get("model")
-                or f"weights {plain(name.get('weights_sha256', ''))[:SHORT]}"
-            )
-        if name:
-            names.append(plain(name))
-    return ", ".join(dict.fromkeys(names))
+def judge_of(group: BoardGroup) -> str:
+    """The judge of the metric that a setting is ranked by; "" where nothing is judged."""
+    judge = group.judges.get(group.primary)
+    return judge.label if judge is not None else ""

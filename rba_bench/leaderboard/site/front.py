@@ -15,7 +15,7 @@ from rba_bench.leaderboard.site.facts import (
     Setting,
     baseline_name,
     front_data,
-    judges_of,
+    judge_of,
     models_of,
     setting_data,
     settings_of,
@@ -69,6 +69,7 @@ def front_files(
     for setting in settings:
         content = setting_data(setting, models)
         files[f"{SETTINGS}/{setting.section}.js"] = call_script("rbaSetting", setting.section, content)
+        setting.group.release()
     return files
 
 
@@ -125,7 +126,7 @@ def _protocol(setting: Setting) -> dict[str, Any]:
         "decoding": group.record.protocol,
         "metric": setting.metric + ("" if setting.higher_is_better else ", lower is better"),
         "n_items": group.record.data["n_items"],
-        "judge": judges_of(group.record) or "none",
+        "judge": judge_of(group) or "none",
         "protocol": group.protocol_hash[:SHORT],
         "test_set": group.data_hash[:SHORT],
         "days": first_and_last_day(run.record.created for run in group.runs),

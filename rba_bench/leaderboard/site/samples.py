@@ -58,6 +58,7 @@ def sample_files(sections: Mapping[str, BoardGroup], clips: Collection[str] = ()
     limit = items_shown(list(sections.values()))
     for name, group in sections.items():
         files |= section_files(board_section(name, group, limit=limit), clips)
+        group.release()
     return files
 
 
