@@ -122,11 +122,8 @@ class RunPair:
         left, right = self._scored_items(metric)
         if not len(left):
             return None
-        clusters, (rows_a, score), (rows_b, _) = (
-            self._clusters(left),
-            self.first.rows(metric),
-            self.second.rows(metric),
-        )
+        clusters = self._clusters(left)
+        (rows_a, score), (rows_b, _) = self.first.rows(metric), self.second.rows(metric)
         scale = self.first.record.metrics[metric].scale
         rows = paired.PairedRows(
             left=self._resampled.summed(self.first, metric, left, clusters),
