@@ -435,4 +435,4 @@ def parse_checked_items(data: bytes) -> list[ScoredItem]:
 
 
 def _json_array(lines: bytes) -> bytes:
-    return b"[" + b",".join(line for line in lines.split(b"\n") if line.strip()) + b"]"
+    return b"[" + b",".join([line for line in lines.split(b"\n") if line.strip()]) + b"]"

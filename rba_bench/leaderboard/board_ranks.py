@@ -11,7 +11,7 @@ import numpy as np
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.pairing import ResampledScores
 from rba_bench.metrics.all_pairs import PairBounds, System, pair_bounds, rank_bands_within, summed_up
-from rba_bench.metrics.bootstrap import bootstrap_corpus, cluster_rows, cluster_sizes
+from rba_bench.metrics.bootstrap import bootstrap_corpus, cluster_sizes
 from rba_bench.metrics.interval import Interval
 from rba_bench.metrics.missing_scores import mean_pair_bounds
 from rba_bench.metrics.paired import RankBand, difference_of_intervals
@@ -93,7 +93,7 @@ def _summed_up(
         rows, score = run.rows(metric)
         width = score.scale(rows[items], run.record.metrics[metric].scale).width
         return summed_up(
-            cluster_rows(rows[items], clusters),
+            resampled.summed(run, metric, items, clusters),
             sizes,
             score,
             width,

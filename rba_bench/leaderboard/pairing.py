@@ -19,8 +19,8 @@ from rba_bench.metrics.bootstrap import (
     RESAMPLES,
     SEED,
     Floats,
+    cluster_rows,
     cluster_sizes,
-    paired_rows,
     relative_interval,
     resampled_scores,
 )
@@ -28,6 +28,7 @@ from rba_bench.metrics.interval import Clusters, Difference, Interval
 from rba_bench.metrics.retained import retained_share
 
 TIE = 1e-9
+KEPT_COLUMNS = 2  # of means and error rates
 Positions = NDArray[np.intp]
 
 
@@ -65,6 +66,17 @@ class ResampledScores:
 
     def __init__(self) -> None:
         self._cache: dict[tuple[int, str, bytes], tuple[float, Floats, LoadedRun]] = {}
+        self._summed: dict[tuple[int, str, bytes], tuple[Floats, LoadedRun]] = {}
+
+    def summed(self, run: LoadedRun, metric: str, items: Positions, clusters: Sequence[str]) -> Floats:
+        """Rows of some items of a run summed by cluster, `[G, k]`; wide ones are not kept, as they are large."""
+        key = (id(run), metric, items.tobytes())
+        if key in self._summed:
+            return self._summed[key][0]
+        rows = cluster_rows(run.rows(metric)[0][items], clusters)
+        if rows.shape[1] <= KEPT_COLUMNS:
+            self._summed[key] = rows, run
+        return rows
 
     def scores(
         self, run: LoadedRun, metric: str, items: Positions, clusters: Sequence[str]
@@ -111,9 +123,16 @@ class RunPair:
         left, right = self._scored_items(metric)
         if not len(left):
             return None
+        clusters = self._clusters(left)
         (rows_a, score), (rows_b, _) = self.first.rows(metric), self.second.rows(metric)
         scale = self.first.record.metrics[metric].scale
-        rows = paired_rows(rows_a[left], rows_b[right], score, self._clusters(left), scale)
+        rows = paired.PairedRows(
+            left=self._resampled.summed(self.first, metric, left, clusters),
+            right=self._resampled.summed(self.second, metric, right, clusters),
+            sizes=cluster_sizes(len(left), clusters),
+            score=score.many,
+            scale=score.scale(np.vstack([rows_a[left], rows_b[right]]), scale),
+        )
         source = f"{RESAMPLES} resamples of {Clusters.of(rows.sizes)}, seed {SEED}"
 
         def resampled_differences() -> Floats:

@@ -140,15 +140,17 @@ def summable_rows(scores: Sequence[float | Sequence[int] | None], aggregation: s
     """
     score_function(aggregation)  # refuses an unknown one
     width = WIDTHS[aggregation]
-    rows: list[Sequence[float]] = []
-    for score in scores:
-        row = [0.0] * width if score is None else score
-        if isinstance(row, int | float):
-            row = [float(row), 1.0]
+    rows = np.zeros((len(scores), width))
+    places = [place for place, score in enumerate(scores) if score is not None]
+    known = [
+        [score, 1.0] if isinstance(score, int | float) else score for score in scores if score is not None
+    ]
+    for row in known:
         if len(row) != width:
             raise ValueError(f"a row of {len(row)} statistics where {width} are needed")
-        rows.append(row)
-    return np.asarray(rows, dtype=np.float64)
+    if known:
+        rows[places] = known
+    return rows
 
 
 def resampling_rows(

@@ -10,6 +10,7 @@ that it finds with the upper ones, and at most those that it finds with the lowe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,7 @@ class System:
     Attributes:
         score: On all of them.
         width: How much its score changes if every item goes from worst to best.
-        contents: A number for the summed row of each cluster, `[G]`; equal rows have equal numbers.
+        contents: Gives a number for the summed row of each cluster, `[G]`; equal rows have equal numbers.
         share: Item scores `[G]` if items are independent and 0 or 1, else None.
         per_cluster: Score of each cluster `[G]` where it is a ratio of two columns, else None.
         drawn: Gives the scores of the resamples, `[R]`.
@@ -37,7 +38,7 @@ class System:
 
     score: float
     width: float
-    contents: NDArray[np.int64]
+    contents: Callable[[], NDArray[np.int64]]
     share: Floats | None
     per_cluster: Floats | None
     drawn: Callable[[], Floats]
@@ -85,15 +86,24 @@ def summed_up(
     is_share = rows.shape[1] == 2 and bool((sizes == 1).all() and (rows[:, 1] == 1).all())
     is_share = is_share and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())
     is_ratio = rows.shape[1] == 2 and bool(rows[:, 1].all())
-    contents = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows + 0.0]  # one zero, not two
+    numbered = partial(_numbered, rows, numbers)
+    if not is_share:  # shares are seldom asked
+        numbered = partial(np.asarray, numbered())
     return System(
         float(score.many(rows.sum(axis=0)[None])[0]),
         width,
-        np.array(contents, dtype=np.int64),
+        numbered,
         rows[:, 0].copy() if is_share else None,
         score.many(rows) if is_ratio else None,
         drawn,
     )
+
+
+def _numbered(rows: Floats, numbers: dict[bytes, int]) -> NDArray[np.int64]:
+    """The number of each row; new ones get the next."""
+    data, size = (rows + 0.0).tobytes(), 8 * rows.shape[1]  # one zero, not two
+    found = [numbers.setdefault(data[at : at + size], len(numbers)) for at in range(0, len(data), size)]
+    return np.array(found, dtype=np.int64)
 
 
 def pair_bounds(systems: Sequence[System], sizes: Floats) -> PairBounds:
@@ -170,7 +180,7 @@ class _Stacked:
         self.clusters = clusters
         self.systems = systems
         self.widths = np.array([each.width for each in systems])
-        self.contents = np.stack([each.contents for each in systems])
+        self.contents = np.stack([each.contents() for each in systems])
         self.draws = np.stack([each.drawn() for each in systems])
         self.are_ratios = all(each.per_cluster is not None for each in systems)
         places = np.unique(np.linspace(0, clusters.count - 1, _PROBED).round().astype(np.intp))
