@@ -99,7 +99,7 @@ class ColumnJudge:
         version, text_hash = (plain(prompt.get(key, "-")) for key in ("version", "sha256"))
         return (
             f"{self.label}{served}, prompt {version} {text_hash[:SHORT]}, {plain(asked) or 'decoding unknown'}, "
-            f"judge and way together {self.sha256[:SHORT]}"
+            f"hash of judge, prompt and decoding {self.sha256[:SHORT]}"
         )
 
 
