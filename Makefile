@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs bench setup format assets vllm-check clean
+.PHONY: help quickstart test check site docs bench setup format assets vllm-check clean
 
 # The first Python >= 3.11 that runs; `make PYTHON=/path/to/python3.12 test` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -36,6 +36,12 @@ check: $(STAMP)  ## format, lint, types, import directions
 	@$(BIN)/ruff check --preview --select PLW1514 rba_bench  # text files name their encoding: not every system has UTF-8
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_imports.py
+
+site: $(STAMP)  ## leaderboards/ again from its records, tables and pages: the same bytes
+	@$(BIN)/rba-bench leaderboard build leaderboards/micro --out leaderboards/micro --clips 10 --reported-page ../paper/index.html
+	@$(BIN)/rba-bench leaderboard build leaderboards/small --out leaderboards/small --baseline small-base --clips 12 --reported-page ../paper/index.html
+	@$(BIN)/rba-bench leaderboard build --reported leaderboards/paper
+	@for study in leaderboards/micro/study leaderboards/small/study; do $(BIN)/rba-bench study report $$study; done
 
 docs: $(STAMP)  ## the documentation site, in site/; a broken link is an error
 	@$(BIN)/python dev/make_cli_docs.py
