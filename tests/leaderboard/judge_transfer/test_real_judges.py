@@ -45,9 +45,13 @@ def test_from_a_local_judge_to_a_served_one_and_the_board_under_it(
     assert section["a_judge"]["label"].startswith(f"{LOCAL}, weights ") and data["b"] == NAME
     assert section["effects"]["self_preference"]["b"]["models"] == []
     verdicts = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
-    assert any(line["a"]["preference"] != line["b"]["preference"] for line in verdicts), (
-        "other number types, at least"
-    )
+    assert len(verdicts) == 8 and {line["b"]["source"] for line in verdicts} == {"asked"}
+    for line in verdicts:
+        for judge in (each for each in (line["a"], line["b"]) if each["preference"] is not None):
+            assert judge["preference"] == pytest.approx(sum(judge["orders"].values()) / 2)
+            assert len(judge["votes"]["votes"]) == 2 and all(
+                "reply" in vote for vote in judge["votes"]["votes"]
+            )
     for file in (tmp_path / "out" / "records").rglob("run.json"):
         [entry] = read_record(file).protocol_spec["finish"]
         assert entry["judge"]["kind"] == "endpoint" and entry["judge"]["model"] == NAME
