@@ -11,9 +11,10 @@ import rba_bench
 from rba_bench.errors import MissingPrerequisite
 from rba_bench.leaderboard import verify
 from rba_bench.metrics import whisper_text
+from tests.published import published_run
 
 ROOT = Path(rba_bench.__file__).parent.parent
-RECORDS = ROOT / "leaderboards" / "micro" / "records"
+
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "whisper")
 BROKEN = f"""
 import json, sys
@@ -33,8 +34,7 @@ def run(*words):
 
 def _qa(model: str) -> Path:
     """The greedy run of a model on spoken questions, whose scorer reads Whisper's table of spellings."""
-    (found,) = (RECORDS / model).glob("micro_triviaqa-*")
-    return found
+    return published_run(model, "micro_triviaqa")
 
 
 def test_boards_need_none_of_the_libraries_that_run_models(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_boards_need_none_of_the_libraries_that_run_models(tmp_path: Path) -> No
 
 def test_a_scorer_without_its_package_costs_its_own_record_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Translations are scored without openai-whisper, English questions are not, whatever was scored before."""
-    (translated,) = (RECORDS / "base").glob("micro_covost2-*")
+    translated = published_run("base", "micro_covost2")
     assert verify.verify_records([_qa("base")]).ok  # with the package; normalised answers are remembered now
     monkeypatch.setattr(whisper_text, "DISTRIBUTION", "no-such-package")
     _forget_normalized_texts()

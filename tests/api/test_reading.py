@@ -7,18 +7,12 @@ from pathlib import Path
 import pytest
 
 import rba_bench as rba
-
-RECORDS = Path(rba.__file__).parent.parent / "leaderboards" / "micro" / "records"
-
-
-def _task(model: str, task: str) -> Path:
-    (found,) = (RECORDS / model).glob(f"{task}-*")
-    return found
+from tests.published import BOARDS, published_run
 
 
 @pytest.fixture(scope="module")
 def run() -> rba.Run:
-    return rba.load_run(_task("base", "micro_covost2"))
+    return rba.load_run(published_run("base", "micro_covost2"))
 
 
 def test_scores_are_those_of_the_record(run: rba.Run) -> None:
@@ -63,8 +57,8 @@ def test_samples_that_were_changed_are_refused(tmp_path: Path, run: rba.Run) -> 
 
 
 def test_the_folder_of_a_model_is_one_run() -> None:
-    run = rba.load_run(RECORDS / "sft")
-    assert len(run.results) == 10 == len(run.paths) and run.path == RECORDS / "sft"
+    run = rba.load_run(BOARDS / "micro" / "records" / "sft")
+    assert len(run.results) == 10 == len(run.paths) and run.path == BOARDS / "micro" / "records" / "sft"
     table = run.to_pandas()
     assert set(table["model"]) == {"sft"} and set(table["task"]) == set(run.results)
     assert table.set_index(["task", "metric"]).loc[("micro_fleurs", "bleu"), "n"] == 120
@@ -72,7 +66,7 @@ def test_the_folder_of_a_model_is_one_run() -> None:
 
 def test_runs_that_are_no_one_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(rba.UserError, match=r"several models \(base, cascade, .*\): name the folder of one"):
-        rba.load_run(RECORDS)
+        rba.load_run(BOARDS / "micro" / "records")
     with pytest.raises(rba.UserError, match="no finished run"):
         rba.load_run(tmp_path)
 
@@ -110,7 +104,7 @@ def test_without_pandas_the_line_names_it(run: rba.Run, monkeypatch: pytest.Monk
 def test_comparisons_are_those_of_the_command(run: rba.Run, capsys: pytest.CaptureFixture[str]) -> None:
     from rba_bench.cli.main import main
 
-    other = _task("sft", "micro_covost2")
+    other = published_run("sft", "micro_covost2")
     compared = rba.compare(run, other)
     with pytest.raises(SystemExit):
         main(["compare", str(run.path), str(other), "--json"])
@@ -123,9 +117,9 @@ def test_comparisons_are_those_of_the_command(run: rba.Run, capsys: pytest.Captu
 
 def test_several_runs_are_compared_as_one(run: rba.Run) -> None:
     """A run of two tasks against the folder of another model; what has no partner is told."""
-    other = rba.load_run(_task("base", "micro_fleurs"))
+    other = rba.load_run(published_run("base", "micro_fleurs"))
     two = rba.Run([(each.path, record) for each in (run, other) for record in each._records.values()])
-    compared = rba.compare(two, RECORDS / "sft")
+    compared = rba.compare(two, BOARDS / "micro" / "records" / "sft")
     assert set(compared.to_pandas()["task"]) == {"micro_covost2", "micro_fleurs"}
     assert any("micro_triviaqa" in reason for reason in compared.left_out)
 
@@ -133,7 +127,7 @@ def test_several_runs_are_compared_as_one(run: rba.Run) -> None:
 def test_a_board_is_built_of_runs_and_folders(
     run: rba.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    board = rba.leaderboard([run, _task("sft", "micro_covost2")], tmp_path / "board")
+    board = rba.leaderboard([run, published_run("sft", "micro_covost2")], tmp_path / "board")
     assert capsys.readouterr().out == ""
     table = board.to_pandas().set_index(["model", "metric"])
     assert table.loc[("base", "bleu"), "value"] == pytest.approx(run.results["micro_covost2"]["bleu"].value)

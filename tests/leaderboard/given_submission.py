@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rba_bench.leaderboard.submission import check_submission, pack_submission
+from tests import published
+from tests.published import BOARDS
 
-PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "micro" / "records"
+PUBLISHED = BOARDS / "micro" / "records"
+
 TASK = "micro_webquestions"
 
 
 def published_run(model: str, task: str = TASK) -> Path:
-    (found,) = (PUBLISHED / model).glob(f"{task}-????????????")
-    return found
+    return published.published_run(model, task)
 
 
 def board(root: Path, *models: str) -> Path:

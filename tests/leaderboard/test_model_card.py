@@ -13,14 +13,13 @@ from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import read_record
 from rba_bench.leaderboard.model_card import write_results
+from tests.published import published_run
 
-BOARD = Path(__file__).parents[2] / "leaderboards" / "micro" / "records"
 TASK = "micro_webquestions"
 
 
 def record_of(model: str, task: str = TASK) -> Path:
-    (found,) = (BOARD / model).glob(f"{task}-????????????")
-    return found
+    return published_run(model, task)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.loaded_runs import load_checked_run
 from tests.leaderboard import board_records as made
+from tests.published import published_run
 
-BOARD = Path(__file__).parents[3] / "leaderboards" / "micro" / "records"
 REPO = {"source": "x", "repo": "owner/spoken-questions", "revision": "c" * 40, "n_items": 12,
         "items_sha256": "11" * 32, "audio_set_sha256": "22" * 32}  # fmt: skip
 HOSTILE = [
@@ -20,8 +20,7 @@ HOSTILE = [
 
 def record_of(model: str, task: str) -> Path:
     """A published record."""
-    (found,) = (BOARD / model).glob(f"{task}-????????????")
-    return found
+    return published_run(model, task)
 
 
 def invented(folder: Path, name: str = "some model", **changes: Any) -> Path:

@@ -13,6 +13,7 @@ from rba_bench.errors import UserError
 from rba_bench.leaderboard.judge_transfer.preparing import TransferRequest
 from rba_bench.leaderboard.judge_transfer.transfer import transfer_judge
 from rba_bench.textlm.judging import JudgeModel, Question, Reply
+from tests.published import published_run
 
 PUBLISHED = Path(__file__).parents[3] / "leaderboards" / "micro" / "records"
 _REQUEST = re.compile(r'"instruction": (".*")')
@@ -46,7 +47,7 @@ def _follower(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def runs(*models: str) -> list[Path]:
-    return [next((PUBLISHED / model).glob("micro_alpacaeval-*")) for model in models]
+    return [published_run(model, "micro_alpacaeval") for model in models]
 
 
 def test_one_rule_asked_in_two_ways_agrees_on_every_pair(tmp_path: Path) -> None:

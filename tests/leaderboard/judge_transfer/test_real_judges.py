@@ -19,6 +19,7 @@ from tests.textlm.real_server import NAME, missing, real_serving
 LOCAL = "asset:smollm2-135m-instruct"
 pytestmark = [
     pytest.mark.assets,
+    pytest.mark.slow,
     pytest.mark.skipif(bool(missing()), reason=missing() or "all there"),
 ]
 
