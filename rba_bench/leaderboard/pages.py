@@ -137,18 +137,22 @@ def summary_tables(groups: Sequence[BoardGroup]) -> list[TextTable]:
         for name in dict.fromkeys(name for group in part for name in group.controls):
             title = f"Retained without the speech ({name}), {protocol} decoding, % of the score"
             with_it = [group for group in part if name in group.controls]
-            tables.append(_summary_table(with_it, title, Column(SCORE.heading, retained_column(name).cell)))
+            column = Column(SCORE.heading, retained_column(name).cell)
+            tables.append(_summary_table(with_it, title, column, beside=part))
     return tables
 
 
-def _summary_table(groups: Sequence[BoardGroup], title: str, *columns: Column) -> TextTable:
+def _summary_table(
+    groups: Sequence[BoardGroup], title: str, *columns: Column, beside: Sequence[BoardGroup] = ()
+) -> TextTable:
+    """A table of all models; tasks are called as in a table of the groups `beside`."""
     kinds = {row.label: row.kind for group in groups for row in group.rows}
     labels = sorted(kinds, key=lambda label: (KINDS.index(kinds[label]), label))
     headings: dict[tuple[int, int], str] = {}
     cells: dict[tuple[str, tuple[int, int]], str] = {}
     for i, group in enumerate(groups):
         metric = group.primary
-        same = [each for each in groups if each.record.benchmark == group.record.benchmark]
+        same = [each for each in beside or groups if each.record.benchmark == group.record.benchmark]
         name = group.record.benchmark if len(same) == 1 else group.task
         name += f" ({group.perturbation})" if group.perturbation else ""
         same = [each for each in same if (each.task, each.perturbation) == (group.task, group.perturbation)]

@@ -106,6 +106,18 @@ def test_the_share_stands_on_the_page_in_csv_and_json(runs, tmp_path):
     assert any(each["retained_silence"] == pytest.approx(share.value) for each in section["rows"])
 
 
+def test_a_task_keeps_its_name_where_it_alone_has_controls(runs, tmp_path):
+    """A benchmark of several tasks does not lend its name to one of them."""
+    write(runs, "sft", qa_samples(0.7), task="micro_triviaqa_other")
+    page_groups = build_board([runs], tmp_path / "board").groups
+    assert len({group.record.benchmark for group in page_groups}) == 1
+    page = (tmp_path / "board" / "index.md").read_text()
+    [table] = [
+        part for part in page.split("### ") if part.startswith("Retained without the speech (silence)")
+    ]
+    assert f"| {TASK} alias_match %" in table
+
+
 def test_a_board_with_controls_is_made_again_from_itself(runs, tmp_path):
     board = tmp_path / "board"
     build_board([runs], board)
