@@ -38,8 +38,7 @@ check: $(STAMP)  ## format, lint, types, import directions
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
 site: $(STAMP)  ## leaderboards/ again from its records, tables and pages: the same bytes
-	@$(BIN)/rba-bench leaderboard build leaderboards/micro --out leaderboards/micro --clips 10 --reported-page ../paper/index.html
-	@$(BIN)/rba-bench leaderboard build leaderboards/small --out leaderboards/small --baseline small-base --clips 12 --reported-page ../paper/index.html
+	@for track in micro small; do $(BIN)/rba-bench leaderboard build leaderboards/$$track --out leaderboards/$$track; done
 	@$(BIN)/rba-bench leaderboard build --reported leaderboards/paper
 	@for study in leaderboards/micro/study leaderboards/small/study; do $(BIN)/rba-bench study report $$study; done
 

@@ -22,7 +22,13 @@ SYSTEMS = (
     "asset:small-base",
     "asset:small-aligned-sft",
     "asset:small-aligned-rba-single",
+    "constant",
 )
+HEARING = (
+    "asset:small-base",
+    ("silence", "shuffle"),
+    "small_qa,small_instruct",
+)  # with its speech taken away
 
 
 def run(*words: str) -> None:
@@ -51,8 +57,12 @@ def main() -> None:
         )  # others encode each clip once for all tasks and models
         cache = () if apart else ("--encoder-cache", str(given.out / "encoder-cache"))
         run("eval", "--track", "small", "--model", model, "--out", str(given.out), *cache)
+    model, controls, tasks = HEARING
+    for control in controls:
+        run("eval", "--model", model, "--task", tasks, "--audio", control, "--out", str(given.out))
     folders = map(str, (given.out, *given.records))
-    run("leaderboard", "build", *folders, "--baseline", "small-base", "--out", str(BOARD))
+    options = ("--baseline", "small-base", "--clips", "12", "--reported-page", "../paper/index.html")
+    run("leaderboard", "build", *folders, *options, "--out", str(BOARD))
     run("leaderboard", "verify", str(BOARD / "records"))
 
 

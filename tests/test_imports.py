@@ -27,7 +27,18 @@ LAYERS = (
     ("textlm",),
     ("metrics", "audio"),
     ("recipes", "outputs", "cards", "revisions", "html_pages"),
-    ("assets", "errors", "faults", "files", "installing", "machine", "progress", "seeding", "untrusted"),
+    (
+        "assets",
+        "errors",
+        "faults",
+        "files",
+        "installing",
+        "machine",
+        "processes",
+        "progress",
+        "seeding",
+        "untrusted",
+    ),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = "rba_bench"

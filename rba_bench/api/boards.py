@@ -120,14 +120,14 @@ def leaderboard(
     runs: RunLike | Sequence[RunLike] | None = None,
     out: str | os.PathLike[str] | None = None,
     *,
-    baseline: str = "sft",
+    baseline: str | None = None,
     ceiling: str | None = None,
     allow_partial: bool = False,
     equal_length: bool = False,
     workers: int | None = 1,
     verify_again: bool = False,
     reported_page: str | None = None,
-    clips: int = 20,
+    clips: int | None = None,
     progress: bool = True,
 ) -> Leaderboard:
     """Verify runs and build a board of them; the options are those of `rba-bench leaderboard build`.
@@ -135,7 +135,8 @@ def leaderboard(
     Args:
         runs: Runs, run folders or folders of them; None for `runs/eval`.
         out: Folder of the board; None for `runs/leaderboard`.
-        baseline: Model, or training method, that the others are compared with.
+        baseline: Model, or training method, that the others are compared with. None: that of the board in `out` if
+            it is among the runs, else `sft`; so also for the other options of a board.
         ceiling: Text LLM that modality gaps are measured from, where there are several.
         allow_partial: Include runs that were made with `limit`, marked as partial.
         equal_length: Add win rates at equal length, estimated from 12 runs or more.
@@ -143,7 +144,7 @@ def leaderboard(
             `if __name__ == "__main__":`, as for all of multiprocessing.
         verify_again: Verify every record, including those that an earlier build verified.
         reported_page: Address of a page of reported numbers that the front page links to.
-        clips: Clips of each test set beside the pages, where its licence allows that; 0 for none.
+        clips: Clips of each test set beside the pages, where its licence allows that; 0 for none, None for 20.
         progress: Show progress on stderr.
 
     Raises:

@@ -27,13 +27,14 @@ def build_board_command(
     records: Records = None,
     out: options.Out = None,
     baseline: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--baseline",
             metavar="MODEL",
-            help="Model, or training method, that the other rows are compared with.",
+            help="Model, or training method, that the other rows are compared with. Default: sft.",
+            show_default=False,
         ),
-    ] = "sft",
+    ] = None,
     ceiling: Annotated[
         str | None,
         typer.Option(
@@ -53,14 +54,16 @@ def build_board_command(
         ),
     ] = False,
     clips: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--clips",
             metavar="N",
             min=0,
-            help="Clips of each test set beside the pages, where its licence allows that; 20 MB at most in all.",
+            help="Clips of each test set beside the pages, where its licence allows that; 20 MB at most in all. "
+            "Default: 20.",
+            show_default=False,
         ),
-    ] = 20,
+    ] = None,
     reported: Annotated[
         bool,
         typer.Option(
@@ -96,7 +99,8 @@ def build_board_command(
 ) -> None:
     """Build a leaderboard: pages for a browser, and tables in Markdown and CSV.
 
-    Verifies every record first, once. Only runs with the same protocol share a table.
+    Verifies every record first, once. Only runs with the same protocol share a table. If the board in --out is among
+    RECORDS, options that are not given are as it was built with.
     """
     if reported:
         _build_reported(records or [], out, as_json)

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from rba_bench.errors import UserError
 from rba_bench.files import inside, write_atomic
@@ -67,24 +69,25 @@ class BuildResult:
 def build_board(
     records: Sequence[Path],
     out: Path,
-    baseline_row: str = "sft",
+    baseline_row: str | None = None,
     allow_partial: bool = False,
     ceiling: str | None = None,
     equal_length: bool = False,
     workers: int | None = 1,
     verify_again: bool = False,
     reported_page: str | None = None,
-    clips: int = PER_TASK,
+    clips: int | None = None,
 ) -> BuildResult:
     """Verify run records, compare them, and write the board.
 
     Every record is computed again from its responses first (see `verify`): one that does not follow from them, or was
-    made by another version of its task, is refused.
+    made by another version of its task, is refused. Where the board in `out` is among the records, what is not said is
+    as it was there, so that a board can be made again, or be given one more record, by its folder alone.
 
     Args:
         records: `run.json` files, run folders, or folders searched for them.
         out: Folder to write; files of an earlier build that no longer belong to it are removed.
-        baseline_row: Model (or training method) that the others are compared with.
+        baseline_row: Model (or training method) that the others are compared with; by default `sft`.
         allow_partial: Take in runs with `--limit`, marked as partial, instead of refusing.
         ceiling: Name of the text LLM that modality gaps are measured from, where several were run.
         equal_length: Estimate win rates at equal length from the runs of each table, where these are enough.
@@ -92,11 +95,18 @@ def build_board(
             that asks for several needs `if __name__ == "__main__":`, as for all of multiprocessing.
         verify_again: Verify records, too, that passed before, see `verified_records`.
         reported_page: Address of a page of reported numbers that the front page links to, as seen from `out`.
-        clips: Clips of each test set that lie beside the pages, where its licence allows that; 0 for none.
+        clips: Clips of each test set that lie beside the pages, where its licence allows that; 0 for none, by default
+            20.
 
     Raises:
         UserError: no finished runs, a partial, damaged or contradictory one, runs of two tracks, or an unknown ceiling.
     """
+    earlier = _EarlierBoard.extended_by(records, out)
+    baseline = earlier.baseline if baseline_row is None else baseline_row
+    ceiling = ceiling or earlier.ceiling
+    equal_length = equal_length or earlier.equal_length
+    reported_page = earlier.reported_page if reported_page is None else reported_page
+    clips = earlier.clips if clips is None else clips
     runs = without_copies([open_run(folder) for folder in find_runs(records, out)])
     first: dict[str, LoadedRun] = {}
     for run in runs:
@@ -112,12 +122,17 @@ def build_board(
                 f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
                 "evaluate it without --limit, or pass --allow-partial to have it marked"
             )
-        groups = compare_runs_by_task(runs, baseline_row, ceiling, mapped)
+        groups = compare_runs_by_task(runs, baseline, ceiling, mapped)
         runs = [run for group in groups for run in group.all_runs]
         estimates = [estimate_equal_length(group) for group in groups] if equal_length else []
         unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))
-        warnings = unfinished + board_warnings(groups, baseline_row, estimates)
-        options = {"ceiling": ceiling, "allow_partial": allow_partial, "equal_length": equal_length}
+        warnings = unfinished + board_warnings(groups, baseline, estimates)
+        options: dict[str, Any] = {
+            "ceiling": ceiling,
+            "allow_partial": allow_partial,
+            "equal_length": equal_length,
+        }
+        options |= {"clips": clips} if clips != PER_TASK else {}
         options |= {"reported_page": reported_page} if reported_page else {}
         chosen = choose_clips(groups, clips, out, _hashes_of_clips(out))
         for note in chosen.notes:
@@ -133,6 +148,32 @@ def build_board(
     for name, content in contents.items():
         write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in data["files"]), groups, warnings, data)
+
+
+@dataclass(frozen=True)
+class _EarlierBoard:
+    """What `records.json` says of how a board was built; the defaults where there is none."""
+
+    baseline: str = "sft"
+    ceiling: str | None = None
+    equal_length: bool = False
+    reported_page: str = ""
+    clips: int = PER_TASK
+
+    @classmethod
+    def extended_by(cls, records: Sequence[Path], out: Path) -> "_EarlierBoard":
+        """The board in `out`, if it is among the records."""
+        if not any(path.resolve().is_relative_to(out.resolve()) for path in records):
+            return cls()
+        try:
+            data = read_untrusted_json(out / RECORDS)
+            options = data.get("options") or {}
+            known = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+            return TypeAdapter(cls).validate_python(known | {"baseline": data["baseline"]})
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
 
 
 def _hashes_of_clips(out: Path) -> dict[str, str]:

@@ -2,16 +2,15 @@
 
 import gc
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import Any
 
 from rba_bench.errors import RbaError
+from rba_bench.processes import start_worker
 
 WORTH_WORKERS = 20_000  # samples; fewer are read before other processes have started
 COLLECTED = 200_000  # new objects between two collections of garbage; a job makes many, and no cycles
@@ -54,15 +53,5 @@ def worker_processes(count: int) -> Iterator[Mapped]:
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's business, and a worker whose parent was killed ends too; it is one core's."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # for what is loaded from now on
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_worker()
     gc.set_threshold(COLLECTED, *gc.get_threshold()[1:])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -10,9 +10,8 @@ import hashlib
 import math
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from rba_bench.assets import is_asset
 from rba_bench.cards import without_paths
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
+from rba_bench.speechlm.clip_batches import PIECE_S, split_long_clip, transcribe_in_batches
 from rba_bench.speechlm.composite.ctc import CTCRecognizer
 from rba_bench.speechlm.composite.encoder import TrueLengthWhisperEncoder
 from rba_bench.speechlm.composite.processing import LogMelFeatureExtractor
@@ -31,9 +31,6 @@ from rba_bench.textlm.formats.conversion import BINARY
 from rba_bench.textlm.formats.openai_whisper import is_openai_name
 from rba_bench.textlm.weights import HUB_ID, load_model, local_folder, resolve_device, weights_identity
 
-PIECE_S = 30.0  # what Whisper takes at once; the others too, since attention grows with its square
-SEARCH_S = 5.0  # a cut lies within so much of the end of a piece
-QUIET_S = 0.2  # loudness is averaged over so much
 SHORTEST_S = 0.1  # shorter clips get silence behind them: convolutions need a few frames
 WINDOW_STEP_S = 2.5  # shorter windows have whole steps, so that clips of about one length share a batch
 _NO_DTYPE = (
@@ -81,40 +78,6 @@ class RecognizerByPieces(ABC):
     @abstractmethod
     def _transcribe_batch(self, pieces: Sequence[np.ndarray]) -> list[str]:
         """Words of pieces that fit the recogniser, in order."""
-
-
-def split_long_clip(audio: np.ndarray, longest_s: float = PIECE_S) -> list[np.ndarray]:
-    """Pieces of at most `longest_s` seconds, together the whole clip, cut at the quietest place near their ends."""
-    longest, search, quiet = (round(s * SAMPLING_RATE) for s in (longest_s, SEARCH_S, QUIET_S))
-    pieces, start = [], 0
-    while len(audio) - start > longest:
-        window = np.abs(audio[start + longest - search : start + longest]).astype(np.float64)
-        loudness = np.convolve(window, np.ones(quiet), mode="valid")
-        end = start + longest - search + int(loudness.argmin()) + quiet // 2
-        pieces.append(audio[start:end])
-        start = end
-    return [*pieces, audio[start:]]
-
-
-def transcribe_in_batches(
-    clips: Sequence[np.ndarray],
-    size: int,
-    transcribe: Callable[[Sequence[np.ndarray]], list[str]],
-    window: Callable[[np.ndarray], int] = lambda _clip: 0,
-) -> list[str]:
-    """`transcribe` on batches of like length, longest first, so that memory peaks at once; results in input order.
-
-    Clips for which `window` differs, which must not grow as clips get shorter, never share a batch.
-    """
-    order = sorted(range(len(clips)), key=lambda i: (-len(clips[i]), i))
-    words = [""] * len(clips)
-    for _, alike in groupby(order, key=lambda i: window(clips[i])):
-        numbers = list(alike)
-        for start in range(0, len(numbers), size):
-            batch = numbers[start : start + size]
-            for i, text in zip(batch, transcribe([clips[i] for i in batch]), strict=True):
-                words[i] = text.strip()
-    return words
 
 
 @runtime_checkable

@@ -5,15 +5,13 @@ change no byte. A worker that is killed (by lack of memory, say) is replaced, an
 """
 
 import os
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +19,7 @@ from rba_bench.audio.alignment_set import shard_schema
 from rba_bench.audio.turns import TURNS
 from rba_bench.errors import RbaError
 from rba_bench.files import sweep
+from rba_bench.processes import start_worker
 from rba_bench.progress import bar, say
 from rba_bench.synthesis.shards import (
     SHARDS,
@@ -244,24 +243,11 @@ _maker: RowMaker | None = None  # of this worker
 
 
 def _start_worker(maker: RowMaker) -> None:
-    """Ctrl-C is the parent's business, and a worker whose parent was killed ends too.
-
-    A worker is one core's: threads of several that wait for each other make all of them many times slower.
-    """
     global _maker
     _maker = maker
-    os.environ["OMP_NUM_THREADS"] = "1"  # for what is loaded from now on
+    start_worker()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _in_worker(job: SpeakJob) -> dict[str, Any]:

@@ -139,6 +139,24 @@ def test_same_records_same_bytes_and_the_published_folder_rebuilds_itself(runs, 
     assert sorted(before) == sorted(json.loads(before["records.json"])["files"])
 
 
+def test_a_board_that_is_built_again_keeps_its_options_and_another_takes_none(tmp_path):
+    two_runs(tmp_path / "runs")
+    options = {"baseline_row": "rba-single", "clips": 0, "reported_page": "../paper/index.html"}
+    first = build_board([tmp_path / "runs"], tmp_path / "out", **options)
+    before = contents(first.out)
+    assert contents(build_board([first.out], first.out).out) == before
+    made.write_run(tmp_path / "more", "grpo", made.qa_samples(0.6, n=30))
+    added = build_board([first.out, tmp_path / "more"], first.out)
+    assert (added.data["baseline"], len(added.groups[0].runs)) == ("rba-single", 3)
+    assert build_board([first.out], first.out, baseline_row="sft").data["baseline"] == "sft"
+    assert build_board([tmp_path / "runs"], first.out).data["options"].keys() == {
+        "ceiling", "allow_partial", "equal_length",
+    }  # fmt: skip
+    (first.out / "records.json").write_text('{"baseline": 3}')
+    with pytest.raises(UserError, match="records.json is not of a leaderboard"):
+        build_board([first.out], first.out)
+
+
 def test_a_board_inside_the_run_folder_does_not_read_itself(tmp_path):
     two_runs(tmp_path)
     first = build_board([tmp_path], tmp_path / "leaderboard")
@@ -383,7 +401,7 @@ def test_the_published_board_is_what_its_records_give(tmp_path):
         verdict.line() for verdict in verify_records([published / "records"]).verdicts if not verdict.ok
     ]
     shutil.copytree(published, tmp_path / "micro")
-    build_board([tmp_path / "micro"], tmp_path / "micro", clips=10, reported_page="../paper/index.html")
+    build_board([tmp_path / "micro"], tmp_path / "micro")
     before, after = contents(published), contents(tmp_path / "micro")
     assert before.keys() == after.keys() and before["index.md"] == after["index.md"]
     assert all(before[name] == after[name] for name in before if name.startswith("records/"))

@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,33 +9,8 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """The installed Chromium."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A tab with what it asked for and what its console said."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.asked: list[str] = []
-        self.told: list[str] = []
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("console", lambda message: self.told.append(message.text))
-        page.on("pageerror", lambda error: self.told.append(str(error)))
-        page.on("dialog", lambda dialog: self.told.append("a dialog"))
+from tests.browser import Watched
+from tests.browser import chromium as chromium
 
 
 @pytest.fixture
@@ -54,8 +28,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     for address, tab in tabs:
         home = address.partition("#")[0].rpartition("/")[0]
         scheme = home.partition("//")[0] + "//" + home.partition("//")[2].partition("/")[0]
-        assert tab.asked and all(url.startswith((scheme, "data:")) for url in tab.asked), tab.asked
-        assert tab.told == []
+        assert tab.keeps_to(scheme, "data:"), (tab.asked, tab.told)
         tab.page.close()
 
 

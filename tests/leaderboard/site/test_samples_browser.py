@@ -1,6 +1,5 @@
 """Pages of samples in a real browser: sound, keys, addresses, live runs, and that nothing leaves the page."""
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,14 +12,13 @@ import pytest
 from rba_bench.leaderboard.site.local_runs import LocalRuns
 from rba_bench.leaderboard.site.local_site import LocalSite, write_site
 from rba_bench.leaderboard.site.server import SiteServer
+from tests.browser import Watched
 from tests.leaderboard.board_records import qa_samples, sample, write_run
 from tests.leaderboard.site.answered import HOSTILE, TASK, hostile_runs, micro_runs, micro_samples
 from tests.leaderboard.site.test_local_runs import append, unfinished
 
 pytest.importorskip("espeakng_loader")
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 LONG = 15_000  # items of a long run
 PAGE = f"samples/{TASK}/index.html"
 LONG_PAGE = "samples/micro_triviaqa_greedy/index.html"
@@ -43,30 +41,13 @@ def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_site([place / "runs"], place / "site", limit=None).page.parent
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A tab; at its end, nothing was asked of another place, and the console is empty."""
-    opened = chromium.new_page(viewport={"width": 1400, "height": 900})
-    asked: list[str] = []
-    told: list[str] = []
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: told.append(message.text))
-    opened.on("pageerror", lambda error: told.append(str(error)))
-    opened.on("dialog", lambda dialog: told.append("a dialog"))
-    yield opened
-    opened.close()
-    assert (
-        asked and all(url.startswith(("file:", "data:", "http://127.0.0.1:")) for url in asked) and told == []
-    )
+    tab = Watched(chromium.new_page(viewport={"width": 1400, "height": 900}))
+    yield tab.page
+    tab.page.close()
+    assert tab.keeps_to("file:", "data:", "http://127.0.0.1:"), (tab.asked, tab.told)
 
 
 def shown(page: Any, text: str) -> None:

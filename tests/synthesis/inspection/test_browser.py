@@ -1,6 +1,5 @@
 """The page in a real browser: filters, links, sound, and that nothing leaves it. Skipped where there is no Chromium."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +12,10 @@ from rba_bench.audio.clips import encode_flac
 from rba_bench.files import sha256_bytes
 from rba_bench.synthesis.inspection.page import inspect_set
 from tests.audio.looked_at import CLIPS, HOSTILE, make_set, rows
+from tests.browser import Watched
+from tests.browser import chromium as chromium
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 def long_enough_to_play(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -33,28 +32,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return inspect_set(folder, place / "page").page.as_uri()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A tab; at its end, nothing was asked of another place, and the console is empty."""
-    opened = chromium.new_page(viewport={"width": 1400, "height": 900})
-    asked: list[str] = []
-    told: list[str] = []
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: told.append(message.text))
-    opened.on("pageerror", lambda error: told.append(str(error)))
-    opened.on("dialog", lambda dialog: told.append("a dialog"))
-    yield opened
-    opened.close()
-    assert asked and all(url.startswith(("file:", "data:")) for url in asked) and told == []
+    tab = Watched(chromium.new_page(viewport={"width": 1400, "height": 900}))
+    yield tab.page
+    tab.page.close()
+    assert tab.keeps_to("file:", "data:"), (tab.asked, tab.told)
 
 
 def shown(page: Any) -> list[str]:
