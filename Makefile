@@ -41,6 +41,7 @@ site: $(STAMP)  ## leaderboards/ again from its records, tables and pages: the s
 	@for track in micro small; do $(BIN)/rba-bench leaderboard build leaderboards/$$track --out leaderboards/$$track; done
 	@$(BIN)/rba-bench leaderboard build --reported leaderboards/paper
 	@for study in leaderboards/micro/study leaderboards/small/study; do $(BIN)/rba-bench study report $$study; done
+	@$(BIN)/rba-bench leaderboard index leaderboards
 
 docs: $(STAMP)  ## the documentation site, in site/; a broken link is an error
 	@$(BIN)/python dev/make_cli_docs.py

@@ -128,6 +128,24 @@ def build_board_command(
     print_board(result)
 
 
+@app.command("index")
+def build_index_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder in which leaderboards lie, each in its own.")
+    ] = Path("leaderboards"),
+    as_json: options.Json = False,
+) -> None:
+    """Write the first page of several leaderboards, with a link to each and its answer in a sentence."""
+    with stdout_reserved():
+        from rba_bench.leaderboard.landing import build_index
+
+        result = build_index(folder)
+    if as_json:
+        emit_json(result)
+    else:
+        emit(str(result.page))
+
+
 @app.command("verify")
 def verify_records_command(
     records: Annotated[

@@ -13,6 +13,7 @@ The same records give the same bytes.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_lengt
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
 from rba_bench.leaderboard.publishing import published_files
+from rba_bench.leaderboard.site.answer import answer_of
 from rba_bench.leaderboard.site.build import site_files
 from rba_bench.leaderboard.site.clips import clip_faults, clip_file, published_hashes
+from rba_bench.leaderboard.site.facts import settings_of
 from rba_bench.leaderboard.tables import csv_text, json_text, rounded
 from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
 
@@ -77,6 +80,7 @@ def render_board(
         "schema_version": SCHEMA_VERSION,
         "track": groups[0].record.track,
         "baseline": groups[0].baseline,
+        "answer": asdict(answer_of(settings_of(sections))),
         "warnings": list(warnings),
         "sections": [
             {"name": name, "task": group.task, "protocol": group.record.protocol,

@@ -171,6 +171,7 @@ SURFACE = {
         *("--baseline", "--format", "--help", "--json", "--organization", "--out", "--relationship"),
         *("--source-url", "-h", "RECORDS"),
     ],
+    "leaderboard index": ["--help", "--json", "-h", "FOLDER"],
     "leaderboard review": ["--data-dir", "--help", "--json", "--repository", "-h", "BASE", "HEAD"],
     "leaderboard submit": ["--data-dir", "--help", "--json", "--out", "-h", "RUN"],
     "leaderboard card": ["--help", "--json", "-h", "CHECKPOINT", "RECORDS"],

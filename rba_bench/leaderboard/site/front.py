@@ -82,9 +82,9 @@ def _texts(
     n_models = sum(model.kind == MODEL for model in models)
     noun = noun_of(settings)
     counts = [
-        _count(n_models, "model"),
-        _count(len(models) - n_models, "reference"),
-        _count(len(settings), noun) + (" (a task with its decoding and its clips)" if noun != "task" else ""),
+        count(n_models, "model"),
+        count(len(models) - n_models, "reference"),
+        count(len(settings), noun) + (" (a task with its decoding and its clips)" if noun != "task" else ""),
     ]
     return {
         "micro": MICRO.replace("**", "") if groups[0].record.track == "micro" else "",
@@ -134,5 +134,6 @@ def _protocol(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 model`, `2 models`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
