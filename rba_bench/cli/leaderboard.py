@@ -161,7 +161,25 @@ def verify_records_command(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the items that --rerun chooses.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            min=0,
+            help="Random seed of the items that --rerun chooses, to choose the same again. Default: a new one.",
+            show_default=False,
+        ),
+    ] = None,
+    attest: Annotated[
+        bool,
+        typer.Option(
+            "--attest",
+            help="If --rerun finds every answer equal, keep this as attestation.json beside the record.",
+        ),
+    ] = False,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAME", help="Who attests, to be shown.", show_default=False)
+    ] = "",
     data_dir: options.DataDir = None,
     device: Annotated[
         str | None,
@@ -180,9 +198,10 @@ def verify_records_command(
     with stdout_reserved():
         from rba_bench.leaderboard import verify as verification
 
+        again = verification.Rerun(rerun, seed, item, model, device, attest, by)
         checked = verification.verify_records(records or [RUNS / "eval"], data_dir)
         if rerun or item is not None:
-            checked = verification.add_rerun(checked, rerun, seed, model, data_dir, device, item)
+            checked = verification.add_rerun(checked, again, data_dir)
     if as_json:
         emit_json(checked.to_dict())
     else:
