@@ -67,9 +67,10 @@ class RecordVerdict:
         model = "" if self.record is None else f" ({plain(self.record.model['name'])}, n = {self.record.n})"
         if self.ok:
             mark = "UNSURE" if self.unscored else "ok    "
-            foreign = self.provenance is not None and self.provenance.label != MEASURED
-            facts = [self.provenance.facts] if self.provenance and foreign else []
-            return f"{mark} {self.folder}{model}" + "".join(f"; {note}" for note in (*facts, *self.notes))
+            found = self.provenance
+            said = found is not None and found.label != MEASURED
+            known = [found.facts if found.attestation else found.label] if found and said else []
+            return f"{mark} {self.folder}{model}" + "".join(f"; {note}" for note in (*known, *self.notes))
         more = f"; and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
         return f"FAULT  {self.folder}{model}: {'; '.join(self.faults[:SHOWN])}{more}"
 

@@ -87,8 +87,7 @@
       ? element("a", { href: sampleAddress(setting, [label]), title: "Answers of " + label }, value)
       : element("b", {}, value);
     const partial = setting.partial.includes(model) ? element("span", { class: "badge bad" }, "partial") : null;
-    const origin = originOf(place, model), differs = origin[0] !== rowOrigin(model)[0];
-    return cell([rank, partial, differs ? badge(origin) : null, main, element("span", { class: "ends" }, ends)], row[1]);
+    return cell([rank, partial, main, element("span", { class: "ends" }, ends)], row[1]);
   }
 
   // Where a score comes from: a label and the facts behind it. A row has the weakest label of the scores that it shows.
@@ -114,6 +113,13 @@
 
   function badge([label, facts]) {
     return element("span", { class: label === board.trust.at(-1) ? "badge good" : "badge", title: facts }, label);
+  }
+
+  // A score whose provenance is not that of its row says so.
+  function withOrigin(made, place, model) {
+    const origin = originOf(place, model);
+    if (origin[0] !== rowOrigin(model)[0]) made.parts.push(element("span", { class: "ends" }, badge(origin)));
+    return made;
   }
 
   function originCell(place, model, file) {
@@ -185,7 +191,7 @@
         key: setting.section, ...heading(setting, state.show),
         cell: (model) => {
           if (!has(place, model)) return NOTHING;
-          if (state.show === "scores") return scoreCell(place, model);
+          if (state.show === "scores") return withOrigin(scoreCell(place, model), place, model);
           const row = loaded[order]?.rows.get(model);
           return row ? DETAILED[state.show](setting, row) : NOTHING;
         },
@@ -266,7 +272,7 @@
       change({ sort: column.key, order: active && state.order === first ? other : first });
       holder.querySelector(`button[data-sort="${CSS.escape(column.key)}"]`)?.focus();
     });
-    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: column.key === "model" ? "text" : null },
+    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: ["model", "provenance"].includes(column.key) ? "text" : null },
       button, column.metric ? element("span", { class: "ends" }, column.metric) : null);
   }
 
@@ -285,11 +291,11 @@
   }
 
   async function draw() {
+    rowOrigins = new Map();
     const turn = ++drawing;
     const places = chosenSettings();
     const loaded = places.length === 1 || state.show !== "scores" ? await Promise.all(places.map((place) => load(board.settings[place]))) : [];
     if (turn !== drawing) return;
-    rowOrigins = new Map();
     form.elements.show.disabled = places.length === 1; // one setting shows everything
     const columns = columnsOf(places, loaded);
     const models = sorted(chosenModels(places), columns);
