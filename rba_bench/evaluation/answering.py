@@ -260,6 +260,7 @@ def forget_unanswered(folder: Path) -> None:
     Answers on which a judge gave no verdict stay, without the failure of the judge, which is asked again.
     """
     (folder / records.RUN_FILE).unlink(missing_ok=True)
+    (folder / records.ATTESTATION_FILE).unlink(missing_ok=True)  # it was of that record
     for file in sample_files(folder):
         samples = read_samples(file)
         answered = [sample for sample in samples if sample.status not in UNANSWERED]

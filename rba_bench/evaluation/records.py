@@ -4,8 +4,10 @@
     <out>/<model>/<run id>/timing.jsonl    what each batch cost; apart, so that equal answers make equal samples
     <out>/<model>/<run id>/run.json        written once, when every item has been answered and scored
 
-Published samples are packed: `samples.jsonl.gz`. A record may be somebody else's file, so everything in it is checked:
-its names become paths and headings.
+Published samples are packed: `samples.jsonl.gz`. Beside a published record there may be `submission.json` and
+`attestation.json`, see `leaderboard.provenance`; no run writes them.
+
+A record may be somebody else's file, so everything in it is checked: its names become paths and headings.
 """
 
 import gzip
@@ -44,6 +46,9 @@ RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 TIMING_FILE = "timing.jsonl"
 PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
+MARK_FILE = "submission.json"  # this record was sent in by somebody
+ATTESTATION_FILE = "attestation.json"  # the model of this very record gave its answers again
+BESIDE = {MARK_FILE: 2**20, ATTESTATION_FILE: 2**22}  # largest size of each, in bytes
 
 Status = Literal["ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed")
@@ -408,6 +413,15 @@ def sample_bytes(folder: Path) -> bytes:
         return unpack_gzip(read_untrusted_file(packed, MAX_TEXT), packed)
     except FileNotFoundError as error:
         raise UserError(f"{folder} has a {RUN_FILE} but no {SAMPLES_FILE}; both are needed") from error
+
+
+def read_beside(folder: Path) -> dict[str, bytes]:
+    """The files of `BESIDE` in a run folder, by name. Raises UserError for a link, or one that is too large."""
+    found = {}
+    for name, limit in BESIDE.items():
+        with suppress(FileNotFoundError):
+            found[name] = read_untrusted_file(folder / name, limit)
+    return found
 
 
 def parse_samples(data: bytes, folder: Path) -> Iterator[Sample]:

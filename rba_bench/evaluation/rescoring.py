@@ -5,10 +5,11 @@ by the code and the task file of today: the answer in each response, its scores,
 intervals, and the protocol hash. If nothing else has changed, that is the hash of a run of today. A judge's votes stay
 with the text they were given on, unless a judge is named.
 
-A run folder is rescored in place or into another folder. In place two files change together, and an interruption at any
-moment leaves a whole run: the new record is written first, beside the old one (`.run.json.rescored`), then the samples
-are replaced, then the record. If the new record is still waiting later, the rescoring was interrupted: it is completed
-where the new record belongs to the samples that are there, and forgotten otherwise.
+A run folder is rescored in place or into another folder; the mark of a submission goes along, an attestation does not.
+In place two files change together, and an interruption at any moment leaves a whole run: the new record is written
+first, beside the old one (`.run.json.rescored`), then the samples are replaced, then the record. If the new record is
+still waiting later, the rescoring was interrupted: it is completed where the new record belongs to the samples that
+are there, and forgotten otherwise.
 """
 
 import json
@@ -173,13 +174,16 @@ def rescore_folder(folder: Path, options: RescoreOptions | None = None, out: Pat
             after, samples = rescore(before, samples, options)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from error
-        target = folder
+        target, mark = folder, records.read_beside(folder).get(records.MARK_FILE)
         if out is not None:  # whatever names the record holds, the folder lies below `out`
             target = inside(out, f"{folder_name(before.model['name'])}/{before.run_id}")
         if out is not None or after is not before:
             data = "".join(sample.line() for sample in samples).encode()
             after = after.model_copy(update={"samples_sha256": sha256_bytes(data)})
             packed = (target / records.PACKED_FILE).is_file() and not (target / SAMPLES_FILE).is_file()
+            (target / records.ATTESTATION_FILE).unlink(missing_ok=True)  # it is of the record as it was
+            if mark is not None:
+                write_atomic(target / records.MARK_FILE, mark)
             write_json(target / WAITING, after.model_dump(mode="json"))
             if packed:  # and stays so
                 write_atomic(target / records.PACKED_FILE, records.pack_samples(data))

@@ -22,7 +22,7 @@ from rba_bench.leaderboard.loaded_runs import (
     without_copies,
 )
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
-from rba_bench.leaderboard.publishing import publish
+from rba_bench.leaderboard.publishing import keep_beside, publish
 from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
 from rba_bench.leaderboard.site.clips import PER_TASK, choose_clips, clip_file, published_hashes
 from rba_bench.leaderboard.site.front import PAGE
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 # What a board may hold; a list in somebody's records.json must not delete anything else
 _BOARD_FILE = re.compile(
-    rf"index\.md|[\w.=+-]+\.csv|{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz)|{SITE_FILES}"
+    rf"index\.md|[\w.=+-]+\.csv|{SITE_FILES}|"
+    rf"{PUBLISHED}/[\w.=+-]+/[\w.=+-]+/(run\.json|samples\.jsonl\.gz|submission\.json|attestation\.json)"
 )
 
 
@@ -108,6 +109,7 @@ def build_board(
     reported_page = earlier.reported_page if reported_page is None else reported_page
     clips = earlier.clips if clips is None else clips
     runs = without_copies([open_run(folder) for folder in find_runs(records, out)])
+    keep_beside(runs, out)
     first: dict[str, LoadedRun] = {}
     for run in runs:
         run.share(first.setdefault(run.record.task, run))

@@ -6,7 +6,8 @@
     breakdown.csv      the same scores by topic or translation direction
     equal_length.csv   with --equal-length: win rates at equal length, estimated from the runs
     records.json       all of it for programs, with the list of files of this folder
-    records/<model>/<run id>/{run.json, samples.jsonl.gz}   the runs themselves
+    records/<model>/<run id>/{run.json, samples.jsonl.gz}   the runs themselves; beside some of them submission.json
+                       and attestation.json, see `provenance`
 
 The same records give the same bytes.
 """
@@ -26,6 +27,7 @@ from rba_bench.leaderboard.comparing import compare_runs_by_task
 from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
+from rba_bench.leaderboard.provenance import provenance_of
 from rba_bench.leaderboard.publishing import published_files
 from rba_bench.leaderboard.site.answer import answer_of
 from rba_bench.leaderboard.site.build import site_files
@@ -90,7 +92,7 @@ def render_board(
         ],
         "records": [
             {"path": f"{published_folder(run)}/{RUN_FILE}", "model": run.record.model, "task": run.record.task,
-             "run_id": run.record.run_id}
+             "run_id": run.record.run_id, **provenance_of(run).fields()}
             for run in sorted(runs, key=published_folder)
         ],
         "clips": clips,

@@ -11,6 +11,7 @@ from rba_bench.evaluation.metric import shown_decimals
 from rba_bench.evaluation.records import STATUSES, MetricValue, describe_failures
 from rba_bench.leaderboard.board_groups import BoardGroup, BoardRow
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
+from rba_bench.leaderboard.provenance import provenance_of
 from rba_bench.leaderboard.tables import LONGEST, NOTHING, interval_text, number_texts
 from rba_bench.metrics.interval import Interval
 from rba_bench.untrusted import plain
@@ -149,7 +150,7 @@ def section_columns(group: BoardGroup, metric: str) -> list[Column]:
 def flat_rows(group: BoardGroup) -> Iterable[dict[str, Any]]:
     """One row per run and metric, in the units of the run records, for CSV and JSON."""
     for row in group.rows:
-        record = row.run.record
+        record, provenance = row.run.record, provenance_of(row.run).fields()
         for metric in group.metrics:
             value, band, lengths = record.metrics[metric], row.bands.get(metric), row.lengths.get(metric)
             judge = group.judges.get(metric)
@@ -182,6 +183,7 @@ def flat_rows(group: BoardGroup) -> Iterable[dict[str, Any]]:
                 "partial": record.partial,
                 "date": record.created,
                 "run_id": record.run_id,
+                **provenance,
             }
 
 

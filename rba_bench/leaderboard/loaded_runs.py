@@ -5,8 +5,8 @@ against.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rba_bench.evaluation.records import (
     parse_checked_items,
     parse_checked_samples,
     parse_samples,
+    read_beside,
     read_record_bytes,
     sample_bytes,
 )
@@ -47,11 +48,14 @@ class LoadedRun:
         record: Content of `run.json`.
         folder: The run folder.
         record_sha256: Hash of `run.json`.
+        beside: The mark and the attestation of the record, as they are on disk, by the names of their files; see
+            `provenance`. Of several copies of a record the run has what any of them has.
     """
 
     record: RunRecord
     folder: Path
     record_sha256: str
+    beside: dict[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def record_bytes(self) -> bytes:
@@ -92,7 +96,12 @@ class LoadedRun:
 
     def __getstate__(self) -> dict[str, object]:
         """What goes to another process: no samples."""
-        return {"record": self.record, "folder": self.folder, "record_sha256": self.record_sha256}
+        return {name: vars(self)[name] for name in ("record", "folder", "record_sha256", "beside")}
+
+    def add_beside(self, beside: Mapping[str, bytes]) -> None:
+        """What lies beside a copy of this record; what this one has stays."""
+        for name, data in beside.items():
+            self.beside.setdefault(name, data)
 
     @property
     def name(self) -> str:
@@ -220,7 +229,7 @@ def open_run(folder: Path) -> LoadedRun:
         UserError: there is no record, or it is not one of this schema.
     """
     record, data = read_record_bytes(folder)
-    return LoadedRun(record, folder, sha256_bytes(data))
+    return LoadedRun(record, folder, sha256_bytes(data), read_beside(folder))
 
 
 def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
@@ -260,7 +269,7 @@ def load_checked_run(folder: Path) -> LoadedRun:
 
 
 def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
-    """`runs` without exact copies.
+    """`runs` without exact copies; what lies beside a copy (a mark, an attestation) is not lost with it.
 
     Raises:
         UserError: two different records carry the same run id.
@@ -270,6 +279,7 @@ def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
         first = distinct.setdefault((run.name, run.record.run_id), run)
         if first.record_sha256 != run.record_sha256:
             raise UserError(f"{first.folder} and {run.folder} are different records of one run; remove one")
+        first.add_beside(run.beside)
     return list(distinct.values())
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
-from rba_bench.evaluation.records import RUN_FILE, describe_failures
+from rba_bench.evaluation.records import describe_failures
 from rba_bench.files import folder_name, sha256_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import (
@@ -22,6 +21,7 @@ from rba_bench.leaderboard.columns import (
 )
 from rba_bench.leaderboard.equal_length import EqualLength
 from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, LoadedRun
+from rba_bench.leaderboard.run_list import run_list
 from rba_bench.leaderboard.tables import (
     ALL_TEXT,
     LONGEST,
@@ -109,16 +109,7 @@ def index_page(
     for name, group in sections.items():
         blocks += _section(name, group)
         blocks += [text for each in equal_length if each.group is group for text in each.blocks()]
-    lines = []
-    for run in sorted(runs, key=published_folder):
-        record = run.record
-        name = run.name.replace("[", "(").replace("]", ")")  # brackets would end the text of the link
-        link = Markdown(f"[{name}]({quote(published_folder(run))}/{RUN_FILE})")
-        weights = plain(record.model.get("weights_sha256") or NOTHING)[:SHORT]
-        task = f"{record.task} ({record.audio_control})" if record.audio_control else record.task
-        lines.append([link, task, weights, f"{record.timing.rtfx:.0f}", record.created])
-    table = TextTable(["model", "task", "weights", "RTFx", "created"], lines, numeric_from=ALL_TEXT)
-    blocks += ["## Runs", table.markdown()]
+    blocks += run_list({published_folder(run): run for run in runs})
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
 
 

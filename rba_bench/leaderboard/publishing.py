@@ -1,13 +1,17 @@
-"""The runs of a board, copied below its folder as they are: `records/<model>/<run id>/{run.json, samples.jsonl.gz}`."""
+"""The runs of a board, copied below its folder as they are: `records/<model>/<run id>/{run.json, samples.jsonl.gz}`.
+
+The mark of a submission and an attestation (see `provenance`) go along, byte for byte. They also stay where the board
+has the same record already: a submitted record does not become one's own when the board is built from another copy.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack_samples
+from rba_bench.evaluation.records import BESIDE, PACKED_FILE, RUN_FILE, pack_samples, read_beside
 from rba_bench.files import inside, replacing, sha256_bytes
-from rba_bench.leaderboard.loaded_runs import LoadedRun
+from rba_bench.leaderboard.loaded_runs import LoadedRun, open_run
 from rba_bench.leaderboard.pages import published_folder
 from rba_bench.leaderboard.worker_processes import Mapped
 from rba_bench.untrusted import MAX_TEXT, read_untrusted_file
@@ -43,8 +47,17 @@ def published_files(runs: Sequence[LoadedRun]) -> list[str]:
             raise UserError(
                 f"{first.folder} and {run.folder} would be published into one folder; rename one model"
             )
-        names += [f"{folder}/{RUN_FILE}", f"{folder}/{PACKED_FILE}"]
+        names += [f"{folder}/{name}" for name in (RUN_FILE, PACKED_FILE, *run.beside)]
     return names
+
+
+def keep_beside(runs: Sequence[LoadedRun], out: Path) -> None:
+    """Give runs what lies beside the same records in `out`, where a board is built again from other copies of them."""
+    for run in runs:
+        folder = inside(out, published_folder(run))
+        beside = read_beside(folder) if (folder / RUN_FILE).is_file() else {}
+        if beside and open_run(folder).record_sha256 == run.record_sha256:
+            run.add_beside(beside)
 
 
 def publish(
@@ -79,6 +92,11 @@ def copy_runs(job: PublishJob) -> None:
         target = job.out / published_folder(run)
         _write(target / RUN_FILE, run.record_bytes)
         _write(target / PACKED_FILE, _packed_samples(run, packed, target / PACKED_FILE))
+        for name in BESIDE:
+            if name in run.beside:
+                _write(target / name, run.beside[name])
+            else:  # it was beside another record
+                (target / name).unlink(missing_ok=True)
         run.release()
 
 

@@ -1,11 +1,11 @@
 """`leaderboard verify --rerun N`: the model of a record answers some of its items again.
 
-This is the only check on the responses themselves. The items are chosen at random, from a seed that is shown; each is
-answered as in the run: same clip, prompt, perturbation, control, decoding, and seed. Only a model with the weights that
-the record names answers. Nothing in a record makes this machine fetch a model or call a server: those the user names.
+This is the only check on the responses themselves. The items are chosen at random, by a seed that is drawn now and
+shown: whoever could foresee them could let the model answer these alone. Each is answered as in the run: same clip,
+prompt, perturbation, control, decoding, and seed. Only a model with the weights that the record names answers. Nothing
+in a record makes this machine fetch a model or call a server: those the user names.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from rba_bench.evaluation import harness
 from rba_bench.evaluation.plan import identifying_facts
 from rba_bench.evaluation.records import UNANSWERED, Sample
 from rba_bench.evaluation.task_registry import TaskSpec
+from rba_bench.leaderboard.attestation import drawn_items
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.recompute import SHOWN
 from rba_bench.outputs import RUNS
-from rba_bench.seeding import stable_seed
 from rba_bench.speechlm.model_names import BUILT_IN, load_speech_model
 from rba_bench.speechlm.speech_model import SpeechLM
 from rba_bench.textlm.text_model import SAMPLER
@@ -31,7 +31,7 @@ class RerunResult:
     """How many answers were the same.
 
     Attributes:
-        n: Number of items.
+        items: Ids of the items, in the order of the test set.
         differing: Ids of those with another answer than the record's; answers are compared character by character.
         seed: Random seed of the choice of items.
         weights_known: Whether the weights are known to be the record's; a server does not show its own.
@@ -40,13 +40,27 @@ class RerunResult:
         answer: What the model answers to that item now.
     """
 
-    n: int
+    items: tuple[str, ...]
     differing: tuple[str, ...]
     seed: int
     weights_known: bool
     same_sampler: bool = True
     item: str | None = None
     answer: str = ""
+
+    @property
+    def n(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    @property
+    def proves_nothing(self) -> str:
+        """Why no attestation can be made of it, "" if one can: equal answers of the very weights."""
+        if not self.items:
+            return "no item was answered"
+        if self.differing:
+            return f"{len(self.differing)} of {self.n} answers differ"
+        return "" if self.weights_known else "the weights that answered are not known"
 
     def line(self) -> str:
         """The result in words."""
@@ -142,7 +156,7 @@ def rerun_items(
         raise UserError(
             f"{run.folder}: task {record.task} is not shipped here, so its items cannot be answered again"
         )
-    samples = _chosen_samples(run, n, seed, item)
+    samples = drawn_items(run, n, seed) if item is None else [_named_item(run, item)]
     model, name, weights_known = loader.load_model_of(run)
     perturb, control = (
         str((record.protocol_spec.get(key) or {}).get("text", "")) for key in ("perturb", "audio")
@@ -164,21 +178,19 @@ def rerun_items(
     greedy = not record.protocol_spec.get("decoding", {}).get("temperature")
     same_sampler = greedy or record.versions.get("sampler") == SAMPLER
     answer = responses[requests[0].index] if item is not None else ""
-    return RerunResult(len(samples), differing, seed, weights_known, same_sampler, item, answer)
+    items = tuple(sample.id for sample in samples)
+    return RerunResult(items, differing, seed, weights_known, same_sampler, item, answer)
 
 
-def _chosen_samples(run: LoadedRun, n: int, seed: int, item: str | None) -> list[Sample]:
-    """The items to answer: the one that is named, else `n` at random, in the order of the test set."""
+def _named_item(run: LoadedRun, item: str) -> Sample:
+    """The item of this id or number."""
     answered = [sample for sample in run.samples if sample.status not in UNANSWERED]
-    if item is None:
-        rng = random.Random(stable_seed("rerun", seed, run.record.run_id, run.record.samples_sha256))
-        return sorted(rng.sample(answered, min(n, len(answered))), key=lambda sample: sample.doc_id)
     named = [s for s in answered if s.id == item] or [s for s in answered if str(s.doc_id) == item]
     if not named:
         raise UserError(
             f"{run.folder} has no answer to an item {item!r}: name an item by its id or its number"
         )
-    return named[:1]
+    return named[0]
 
 
 def _local_specs(spec: str) -> Sequence[str]:

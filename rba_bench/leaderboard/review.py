@@ -1,7 +1,8 @@
 """`rba-bench leaderboard review BASE HEAD`: what a pull request adds to the boards, read from git as data.
 
 Nothing of HEAD is checked out, imported or executed. Its files are looked up as objects of the repository, each with
-the mode and the size that git has for it, and only records of runs are read: ordinary files where `submit` writes them.
+the mode and the size that git has for it, and only records of runs are read: ordinary files where `submit` writes them,
+with the mark that it writes. An attestation is refused: whoever proposes a record does not say that it was reproduced.
 """
 
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rba_bench.errors import MissingPrerequisite, UserError, first_line
-from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE
+from rba_bench.evaluation.records import ATTESTATION_FILE, BESIDE, MARK_FILE, PACKED_FILE, RUN_FILE
 from rba_bench.leaderboard.pages import PUBLISHED
 from rba_bench.leaderboard.submission import BOARDS, RERUN, Submission, check_submission, published_path
 from rba_bench.leaderboard.tables import print_tables
@@ -22,14 +23,14 @@ from rba_bench.leaderboard.verify import CANNOT_KNOW
 from rba_bench.untrusted import MAX_JSON, plain
 
 MOST_RUNS = 200  # in one pull request
-LARGEST = {RUN_FILE: MAX_JSON, PACKED_FILE: 32 * 2**20}  # bytes
+LARGEST = {RUN_FILE: MAX_JSON, PACKED_FILE: 32 * 2**20, MARK_FILE: BESIDE[MARK_FILE]}  # bytes; each is needed
 LONGEST_REPORT = 60_000  # letters; GitHub takes 65,536 in a comment
 WIDTH = 160
 ORDINARY, ADDED = "100644", "A"  # mode of a file without rights to run; git's letter for a new file
 _NAME = r"[\w=+][\w.=+-]*"
 _RECORD = re.compile(
     rf"{BOARDS}/(?P<track>{_NAME})/{PUBLISHED}/(?P<model>{_NAME})/(?P<run>{_NAME})/"
-    rf"(?P<file>{re.escape(RUN_FILE)}|{re.escape(PACKED_FILE)})"
+    rf"(?P<file>{'|'.join(map(re.escape, LARGEST))})"
 )
 
 
@@ -81,7 +82,9 @@ class Review:
             blocks += ["Notes:", _fenced(self.submission.notes)] if self.submission.notes else []
         unknown = "\n".join(f"- {each}" for each in CANNOT_KNOW)
         folders = [f"{BOARDS}/{published_path(run)}" for run in runs[:1]]
-        rerun = [f"To let the model answer again: {RERUN.format(folder=folder)}" for folder in folders]
+        rerun = [
+            f"To let the model answer again: {RERUN.format(folder=folder)} --attest" for folder in folders
+        ]
         if self.submission:
             blocks += [
                 f"All numbers were computed again from the responses. Not known from a record:\n\n{unknown}"
@@ -136,13 +139,16 @@ def review_changes(repository: Path, base: str, head: str, data_dir: Path | None
 
 
 def _touches_records(path: str) -> bool:
-    parts = path.split("/")
+    parts = path.casefold().split("/")  # some file systems do not tell Records from records
     return parts[0] == str(BOARDS) and PUBLISHED in parts[1:]
 
 
 def _faults(changes: Sequence[_Change]) -> Iterator[str]:
     """In what a pull request is more, or other, than added records."""
     others = [change.path for change in changes if not _RECORD.fullmatch(change.path)]
+    for path in others:
+        if path.casefold().endswith(f"/{ATTESTATION_FILE}"):
+            yield f"{plain(path)}: attestations are made by the maintainers, who let the model answer again"
     if others:
         what = "another file" if len(others) == 1 else f"{len(others)} other files"
         yield f"it also changes {what} ({plain(others[0])}): add records in a pull request of their own"
@@ -157,7 +163,7 @@ def _faults(changes: Sequence[_Change]) -> Iterator[str]:
         runs.setdefault(change.path.rpartition("/")[0], set()).add(found["file"])
     for folder, files in runs.items():
         if missing := LARGEST.keys() - files:
-            yield f"{plain(folder)} lacks {', '.join(sorted(missing))}"
+            yield f"{plain(folder)} lacks {', '.join(sorted(missing))}: pack it with rba-bench leaderboard submit"
     if len(runs) > MOST_RUNS:
         yield f"it adds {len(runs)} runs; at most {MOST_RUNS} are checked at once"
 

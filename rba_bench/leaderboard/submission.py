@@ -1,8 +1,10 @@
 """`rba-bench leaderboard submit`: a run checked as a reviewer would, packed as a pull request adds it, and previewed.
 
-    leaderboards/<track>/records/<model>/<run id>/{run.json, samples.jsonl.gz}    what a submission adds, nothing else
+    leaderboards/<track>/records/<model>/<run id>/{run.json, samples.jsonl.gz, submission.json}
 
-The board around it (tables, pages) is built again by the maintainers from all records.
+That is what a submission adds, and nothing else. `submission.json` marks the record as sent in, see `provenance`; an
+attestation is never packed, as it is for the maintainers to make. The board around it (tables, pages) is built again by
+the maintainers from all records.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 
 from rba_bench.cards import last_path_part
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import PACKED_FILE, RUN_FILE, pack_samples
+from rba_bench.evaluation.records import MARK_FILE, PACKED_FILE, RUN_FILE, pack_samples
 from rba_bench.files import inside, write_atomic
 from rba_bench.leaderboard.board_files import RECORDS, UNFINISHED, board_warnings
 from rba_bench.leaderboard.board_groups import BoardGroup, group_key, group_runs
@@ -26,6 +28,7 @@ from rba_bench.leaderboard.loaded_runs import (
     without_copies,
 )
 from rba_bench.leaderboard.pages import PUBLISHED, published_folder, section_table
+from rba_bench.leaderboard.provenance import MARK
 from rba_bench.leaderboard.tables import SHORT, TextTable
 from rba_bench.leaderboard.test_sets import shared_test_set_faults, shipped_task
 from rba_bench.leaderboard.verify import LONGEST, SHOWN, RecordVerdict, verify_run
@@ -142,7 +145,8 @@ def pack_submission(submission: Submission, boards: Path) -> list[Path]:
     folders = []
     for run in submission.runs:
         folders.append(inside(boards, published_path(run)))
-        for name, data in ((RUN_FILE, run.record_bytes), (PACKED_FILE, pack_samples(run.sample_bytes))):
+        files = {RUN_FILE: run.record_bytes, PACKED_FILE: pack_samples(run.sample_bytes), MARK_FILE: MARK}
+        for name, data in files.items():
             contents[inside(boards, f"{published_path(run)}/{name}")] = data
     for path, data in contents.items():
         write_atomic(path, data)

@@ -104,8 +104,10 @@ def code_sha256() -> str:
 
 
 def key_of(run: LoadedRun) -> str:
-    """A record by its content, and what it can be compared with on this machine."""
-    return sha256_json([run.record_sha256, run.record.samples_sha256, _test_set_note(run.record.task)])
+    """A record by its content, what lies beside it, and what it can be compared with on this machine."""
+    beside = [[name, sha256_bytes(data)] for name, data in sorted(run.beside.items())]
+    test_set = _test_set_note(run.record.task)
+    return sha256_json([run.record_sha256, run.record.samples_sha256, test_set, *beside])
 
 
 @lru_cache(maxsize=1024)
@@ -154,6 +156,8 @@ def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
         checked = load_checked_run(run.folder)
         if checked.record_sha256 != run.record_sha256:
             return UserError(f"{run.folder} was changed meanwhile: repeat the command")
+        checked.beside.clear()  # of all copies of the record, see `without_copies`
+        checked.add_beside(run.beside)
         with silenced():  # as many bars as there are judged records
             fault = fault_of(checked)
         return fault or Verified(items_sha256(checked), sha256_bytes(pack_samples(checked.sample_bytes)))

@@ -9,16 +9,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.records import RUN_FILE, RunRecord
+from rba_bench.evaluation.records import ATTESTATION_FILE, MARK_FILE, RUN_FILE, RunRecord
 from rba_bench.leaderboard import checks, loaded_runs, test_sets
+from rba_bench.leaderboard.attestation import attestation_of, checked_name, draw_seed, write_attestation
 from rba_bench.leaderboard.board_files import RECORDS, board_differences
 from rba_bench.leaderboard.loaded_runs import LoadedRun
+from rba_bench.leaderboard.provenance import MEASURED, Provenance, provenance_faults, provenance_of
 from rba_bench.leaderboard.recompute import UNSCORABLE, check_scores, recompute
 from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.untrusted import plain
+
+if TYPE_CHECKING:
+    from rba_bench.leaderboard.rerun import RerunResult
 
 CANNOT_KNOW = (
     "whether the responses are the model's own (--rerun N lets the model answer again)",
@@ -41,6 +46,7 @@ class RecordVerdict:
         notes: What was not checked, and why.
         unscored: Why its scores could not be computed again here, "" where they were.
         seconds: Time of the check.
+        provenance: What the files beside the record say, None if the record cannot be read.
     """
 
     folder: Path
@@ -49,6 +55,7 @@ class RecordVerdict:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     unscored: str = ""
+    provenance: Provenance | None = None
 
     @property
     def ok(self) -> bool:
@@ -60,7 +67,10 @@ class RecordVerdict:
         model = "" if self.record is None else f" ({plain(self.record.model['name'])}, n = {self.record.n})"
         if self.ok:
             mark = "UNSURE" if self.unscored else "ok    "
-            return f"{mark} {self.folder}{model}" + "".join(f"; {note}" for note in self.notes)
+            found = self.provenance
+            said = found is not None and found.label != MEASURED
+            known = [found.facts if found.attestation else found.label] if found and said else []
+            return f"{mark} {self.folder}{model}" + "".join(f"; {note}" for note in (*known, *self.notes))
         more = f"; and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
         return f"FAULT  {self.folder}{model}: {'; '.join(self.faults[:SHOWN])}{more}"
 
@@ -77,6 +87,7 @@ class RecordVerdict:
             "faults": list(self.faults),
             "notes": list(self.notes),
             "scores_computed_again": not self.unscored,
+            **(self.provenance.fields() if self.provenance else {}),
             "seconds": round(self.seconds, 3),
         }
 
@@ -167,6 +178,7 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
     faults: list[str] = []
     notes: list[str] = []
     try:
+        faults += provenance_faults(run)
         faults += checks.check_shape(run)
         spec = shipped_task(record.task)
         if outdated := checks.version_fault(record, spec, run.folder):
@@ -192,28 +204,52 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
         faults = [f"cannot be checked, as it has another form than any record: {error!r}"]
         notes, unscored = [], ""
     sentences = tuple(plain(fault, LONGEST) for fault in faults)
-    return RecordVerdict(run.folder, record, sentences, tuple(notes), time.perf_counter() - started, unscored)
+    seconds = time.perf_counter() - started
+    return RecordVerdict(run.folder, record, sentences, tuple(notes), seconds, unscored, provenance_of(run))
 
 
-def add_rerun(
-    verification: Verification,
-    n: int,
-    seed: int,
-    model: str | None,
-    data_dir: Path | None,
-    device: str | None,
-    item: str | None = None,
-) -> Verification:
-    """The verdicts with what the models of the records answer now to `n` of their items.
+@dataclass(frozen=True)
+class Rerun:
+    """What the models of records are to answer again.
+
+    Attributes:
+        n: Items of each record.
+        seed: Random seed of the choice of items; None to draw one that nobody could foresee.
+        item: Id or number of the one item to answer, instead of `n` at random.
+        model: As in `eval`; None to look for each record's model on this machine.
+        device: Torch device.
+        attest: Whether to keep equal answers as an attestation beside the record.
+        by: Who attests, "" to leave that out.
+
+    Raises:
+        UserError: an attestation is asked for items that were chosen.
+    """
+
+    n: int = 0
+    seed: int | None = None
+    item: str | None = None
+    model: str | None = None
+    device: str | None = None
+    attest: bool = False
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.attest and (self.n < 1 or self.item is not None):
+            raise UserError("--attest keeps what --rerun N finds: add --rerun N, without --item")
+        if self.attest and self.seed is not None:
+            raise UserError("--attest draws items that nobody could foresee: leave out --seed")
+        if self.by and not self.attest:
+            raise UserError("--by names who attests: add --attest, or leave out --by")
+        checked_name(self.by)
+
+
+def add_rerun(verification: Verification, rerun: Rerun, data_dir: Path | None = None) -> Verification:
+    """The verdicts with what the models of the records answer now to some of their items.
 
     Args:
         verification: Models of records at fault do not answer.
-        n: Items of each record.
-        seed: Random seed of the choice of items.
-        model: As in `eval`; None to look for each record's model on this machine.
+        rerun: What they answer.
         data_dir: Folder with local copies of public data sets.
-        device: Torch device.
-        item: Id or number of the one item to answer, instead of `n` at random.
 
     Raises:
         UserError: the model that is named has other weights, or a record has no such item.
@@ -221,19 +257,36 @@ def add_rerun(
     """
     from rba_bench.leaderboard.rerun import ModelLoader, rerun_items
 
-    loader = ModelLoader(model, {"device": device or "cpu", "batch_size": 32})
+    loader = ModelLoader(rerun.model, {"device": rerun.device or "cpu", "batch_size": 32})
+    seed = draw_seed() if rerun.seed is None else rerun.seed
     runs = {run.folder: run for run in verification.runs}
     verdicts = []
     for verdict in verification.verdicts:
         if verdict.ok:
             run = runs[verdict.folder]
-            result = rerun_items(run, shipped_task(run.record.task), n, seed, loader, data_dir, item)
-            if result.is_fault:
-                verdict = replace(verdict, faults=(result.line(),))
-            else:
-                verdict = replace(verdict, notes=(*verdict.notes, result.line()))
+            spec = shipped_task(run.record.task)
+            result = rerun_items(run, spec, rerun.n, seed, loader, data_dir, rerun.item)
+            verdict = _with_rerun(verdict, run, result, rerun)
+            run.release()
         verdicts.append(verdict)
     return replace(verification, verdicts=tuple(verdicts))
+
+
+def _with_rerun(verdict: RecordVerdict, run: LoadedRun, result: "RerunResult", rerun: Rerun) -> RecordVerdict:
+    """A verdict with the result of a rerun, which is kept where that is asked for and all answers are equal."""
+    earlier = attestation_of(run)
+    if result.is_fault:
+        contradicted = f"; {earlier.facts()}, says {ATTESTATION_FILE}" if earlier else ""
+        return replace(verdict, faults=(result.line() + contradicted,))
+    notes = [*verdict.notes, result.line()]
+    if rerun.attest and (reason := result.proves_nothing):
+        notes.append(f"not attested, as {reason}")
+    elif rerun.attest:
+        found = write_attestation(run, list(result.items), result.seed, rerun.device or "cpu", rerun.by)
+        notes.append(f"kept as {ATTESTATION_FILE}{', in place of an earlier one' if earlier else ''}")
+        provenance = Provenance(MARK_FILE in run.beside, found)
+        return replace(verdict, notes=tuple(notes), provenance=provenance)
+    return replace(verdict, notes=tuple(notes))
 
 
 def refuse_faulty(runs: Sequence[LoadedRun]) -> None:

@@ -176,8 +176,8 @@ SURFACE = {
     "leaderboard submit": ["--data-dir", "--help", "--json", "--out", "-h", "RUN"],
     "leaderboard card": ["--help", "--json", "-h", "CHECKPOINT", "RECORDS"],
     "leaderboard verify": [
-        *("--data-dir", "--device", "--help", "--item", "--json", "--model", "--rerun", "--seed", "-h"),
-        "RECORDS",
+        *("--attest", "--by", "--data-dir", "--device", "--help", "--item", "--json", "--model", "--rerun"),
+        *("--seed", "-h", "RECORDS"),
     ],
     "judge": ["--help", "-h"],
     "judge transfer": [

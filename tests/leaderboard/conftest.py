@@ -10,6 +10,7 @@ FORGED = (
     "test_verify",
     "test_verify_judges",
     "test_rerun",
+    "test_attestation",
     "test_board_cost",
     "test_judge_transfer",
 )  # these test the refusal itself, on records of the runner

@@ -66,7 +66,7 @@ def test_answers_of_an_older_sampler_are_no_fault_but_greedy_ones_are(runs, tmp_
 def test_edited_responses_are_found_though_all_else_fits(runs, tmp_path, capsys):
     folder = forging.edited(tmp_path / "run", runs["micro_triviaqa"], right)
     assert verify_records([folder]).ok
-    code, out, _ = command(capsys, str(folder), "--rerun", str(2 * N))
+    code, out, _ = command(capsys, str(folder), "--rerun", str(2 * N), "--seed", "0")
     assert code == 1 and f"rerun of {N} items (seed 0): 0 answers are equal, not those of " in out
     assert "the responses were edited" in out
     code, out, _ = command(capsys, str(folder), "--rerun", "2", "--json")

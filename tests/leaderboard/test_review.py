@@ -12,6 +12,7 @@ from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.leaderboard import review
 from rba_bench.leaderboard.review import Review, review_changes
+from tests.leaderboard.attested import attest, mark
 from tests.leaderboard.given_submission import git, propose, published_run, repository_with, submitted
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -19,7 +20,13 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    return repository_with(tmp_path / "project", "base", "sft")
+    """Its board has a record that was reproduced and one that was submitted."""
+    root = repository_with(tmp_path / "project", "base", "sft")
+    attest(on_board(root, "base"))
+    mark(on_board(root, "sft"))
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "the maintainers' part")
+    return root
 
 
 def reviewed(repository: Path, change: Callable[[Path], None]) -> Review:
@@ -160,6 +167,66 @@ def strange_name(clone: Path) -> None:
     folder.rename(folder.parent / "a`b\n<img src=x>@everyone")
 
 
+def without_mark(clone: Path) -> None:
+    (add()(clone) / "submission.json").unlink()
+
+
+def linked_mark(clone: Path) -> None:
+    file = add()(clone) / "submission.json"
+    file.unlink()
+    os.symlink("/etc/passwd", file)
+
+
+def on_board(clone: Path, model: str) -> Path:
+    return clone / "leaderboards" / "micro" / "records" / model / published_run(model).name
+
+
+def mark_removed(clone: Path) -> None:
+    add()(clone)
+    (on_board(clone, "sft") / "submission.json").unlink()
+
+
+def mark_changed(clone: Path) -> None:
+    (on_board(clone, "sft") / "submission.json").write_text("{}")
+
+
+def mark_moved(clone: Path) -> None:
+    file = on_board(clone, "sft") / "submission.json"
+    file.rename(file.with_name("submission.txt"))
+
+
+def mark_added(clone: Path) -> None:
+    mark(on_board(clone, "base"))
+
+
+def attested(clone: Path) -> None:
+    attest(add()(clone))
+
+
+def attested_there(clone: Path) -> None:
+    attest(on_board(clone, "sft"))
+
+
+def attestation_changed(clone: Path) -> None:
+    attest(on_board(clone, "base"), seed=12)
+
+
+def attestation_removed(clone: Path) -> None:
+    (on_board(clone, "base") / "attestation.json").unlink()
+
+
+def attested_elsewhere(clone: Path) -> None:
+    """A path that is that of the record where letters have no case."""
+    folder = clone / "Leaderboards" / "micro" / "RECORDS" / "sft" / published_run("sft").name
+    folder.mkdir(parents=True)
+    shutil.copy(attest(published_copy(clone)), folder / "Attestation.json")
+    shutil.rmtree(clone / "copy")
+
+
+def published_copy(clone: Path) -> Path:
+    return Path(shutil.copytree(published_run("sft"), clone / "copy"))
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (with_code, "it also changes another file (code.py)"),
     "a page": (with_page, "it also changes another file (leaderboards/micro/index.md)"),
@@ -177,7 +244,21 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another track": (other_track, "is not the folder of this run"),
     "samples twice": (unpacked, "it also changes another file"),
     "a repository in the repository": (submodule, "run.json is not an ordinary file (mode 160000)"),
-    "a name of markup": (strange_name, "it also changes 2 other files"),
+    "a name of markup": (strange_name, "it also changes 3 other files"),
+    "no mark of a submission": (
+        without_mark,
+        "lacks submission.json: pack it with rba-bench leaderboard submit",
+    ),
+    "a mark that is a link": (linked_mark, "submission.json is not an ordinary file (mode 120000)"),
+    "a mark removed": (mark_removed, "submission.json is on the board already, and records are only added"),
+    "a mark changed": (mark_changed, "submission.json is on the board already, and records are only added"),
+    "a mark moved away": (mark_moved, "submission.json is on the board already, and records are only added"),
+    "a mark for a record of the board": (mark_added, "lacks run.json, samples.jsonl.gz"),
+    "an attestation with its record": (attested, "attestations are made by the maintainers"),
+    "an attestation of a record of the board": (attested_there, "attestations are made by the maintainers"),
+    "an attestation changed": (attestation_changed, "attestations are made by the maintainers"),
+    "an attestation removed": (attestation_removed, "attestations are made by the maintainers"),
+    "an attestation by another spelling": (attested_elsewhere, "attestations are made by the maintainers"),
 }
 
 
@@ -206,7 +287,7 @@ def test_a_file_that_is_too_large_is_not_even_read(repository, monkeypatch):
     assert "more than the 1048576 that are allowed" in fault
     sizes = {words[2] for words in read if words[:2] == ("cat-file", "-s")}
     blobs = {words[2] for words in read if words[:2] == ("cat-file", "blob")}
-    assert len(sizes) == 2 and len(blobs) == 1
+    assert len(sizes) == 3 and len(blobs) == 2
 
 
 def test_a_record_at_fault_is_refused_by_its_path_in_the_pull_request(repository, capsys):
@@ -224,6 +305,26 @@ def test_a_record_at_fault_is_refused_by_its_path_in_the_pull_request(repository
     assert stopped.value.code == 1 and not found["ok"] and found["submission"]["runs"] == []
     assert line.startswith("leaderboards/micro/records/rba-group/micro_webquestions-")
     assert "asserted_match.low is recorded as 0.9" in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"schema_version": 1, "provenance": "measured here"}',
+        '{"schema_version": 1, "provenance": "submitted", "by": "<img src=x onerror=alert(1)>"}',
+        '{"provenance": "submitted"}',
+        "[]",
+        "",
+    ],
+)
+def test_a_mark_says_what_submit_writes_and_nothing_else(repository, content):
+    found = reviewed(
+        repository, lambda clone: (add()(clone) / "submission.json").write_text(content) and None
+    )
+    assert found.submission is not None and not found.ok and found.submission.runs == ()
+    [line] = found.submission.refused
+    assert "submission.json is not what 'leaderboard submit' writes" in line
+    assert "<img" not in found.markdown()
 
 
 def test_no_text_of_a_record_is_markup_in_the_report(repository):

@@ -11,12 +11,13 @@ from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.leaderboard.submission import check_submission, pack_submission, published_path
 from rba_bench.leaderboard.verify import verify_records
-from tests.leaderboard.given_submission import PUBLISHED, TASK, board, published_run
+from tests.leaderboard.attested import attest, mark
+from tests.leaderboard.given_submission import BESIDE, PUBLISHED, TASK, board, published_run
 
 
 def copied(folder: Path, of: str = "rba-group", **changes: Any) -> Path:
     """A published run as its author has it, its record changed."""
-    shutil.copytree(published_run(of), folder)
+    shutil.copytree(published_run(of), folder, ignore=BESIDE)
     record = json.loads((folder / "run.json").read_text())
     if changes:
         (folder / "run.json").write_text(json.dumps(record | changes))
@@ -36,8 +37,10 @@ def test_a_run_is_packed_as_a_board_publishes_it_and_shown_beside_the_board(tmp_
     assert code == 0
     added = {path for path in boards.rglob("*") if path.is_file()} - before
     place = published_run("rba-group").relative_to(PUBLISHED.parent)
-    assert added == {boards / "micro" / place / name for name in ("run.json", "samples.jsonl.gz")}
-    for path in added:  # the very bytes of the published board
+    mark = boards / "micro" / place / "submission.json"
+    assert added == {mark, *(mark.with_name(name) for name in ("run.json", "samples.jsonl.gz"))}
+    assert json.loads(mark.read_text()) == {"schema_version": 1, "provenance": "submitted"}
+    for path in added - {mark}:  # the very bytes of the published board
         assert path.read_bytes() == (PUBLISHED.parent / path.relative_to(boards / "micro")).read_bytes()
     rows = [line for line in shown.splitlines() if "[" in line]
     assert [row.split()[0] for row in rows].count("new") == 1
@@ -45,6 +48,21 @@ def test_a_run_is_packed_as_a_board_publishes_it_and_shown_beside_the_board(tmp_
     assert "rba-group" in new and "2026-" in new and any("(baseline)" in row for row in rows)
     assert f"packed: {boards / 'micro' / place}" in shown and "--rerun 5" in shown
     assert verify_records([boards / "micro"]).ok
+
+
+def test_an_attestation_of_one_s_own_is_not_packed(tmp_path):
+    boards, mine = board(tmp_path, "base"), copied(tmp_path / "mine")
+    attest(mark(mine))
+    found = check_submission([mine], boards)
+    [folder] = pack_submission(found, boards)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "run.json",
+        "samples.jsonl.gz",
+        "submission.json",
+    ]
+    assert not any("answered again" in note for note in found.notes)
+    attest(mine, items=["a"] * 5)
+    assert "names other items" in check_submission([mine], tmp_path / "other").refused[0]
 
 
 def test_the_same_run_twice_and_another_record_of_it_are_refused(tmp_path):

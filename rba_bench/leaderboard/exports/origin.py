@@ -10,6 +10,7 @@ from rba_bench.leaderboard.columns import score_texts
 from rba_bench.leaderboard.exports.formats import Relationship
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.pages import MICRO
+from rba_bench.leaderboard.provenance import provenance_of
 from rba_bench.untrusted import plain
 
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~/?#=&+%@:,;!-]*)?")
@@ -74,6 +75,15 @@ def task_title(group: BoardGroup) -> str:
     return group.record.task + (f" ({group.perturbation})" if group.perturbation else "")
 
 
+def provenance_note(run: LoadedRun) -> str:
+    """What the files beside a record say of it, as text; fields that mean a check by the Hub itself stay empty.
+
+    "" for a run without such files: who exports it knows whether it is their own.
+    """
+    found = provenance_of(run)
+    return found.facts if found.submitted or found.attestation else ""
+
+
 def score_note(group: BoardGroup, run: LoadedRun, metric: str) -> str:
     """One sentence about a score: metric, interval, n, protocol, version; and that the micro track is a miniature."""
     record = run.record
@@ -85,5 +95,6 @@ def score_note(group: BoardGroup, run: LoadedRun, metric: str) -> str:
         *([f"clips changed by {group.perturbation}"] if group.perturbation else []),
         f"protocol {record.protocol_hash}, test set {group.data_hash}",
         f"rba-bench {plain(record.versions.get('rba-bench', 'unknown'))}",
+        *filter(None, [provenance_note(run)]),
     ]
     return "; ".join(facts) + (f". {MICRO.replace('**', '')}" if record.track == "micro" else "")

@@ -12,12 +12,13 @@ from itertools import combinations
 from typing import Any
 
 from rba_bench.evaluation.metric import shown_decimals
-from rba_bench.evaluation.records import RUN_FILE, STATUSES, RunRecord
+from rba_bench.evaluation.records import ATTESTATION_FILE, RUN_FILE, STATUSES, RunRecord
 from rba_bench.files import folder_name
 from rba_bench.leaderboard.board_groups import BoardGroup, BoardRow
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.loaded_runs import CEILING, KINDS, MODEL, LoadedRun
 from rba_bench.leaderboard.pages import PUBLISHED, published_folder
+from rba_bench.leaderboard.provenance import PROVENANCES, provenance_of
 from rba_bench.leaderboard.tables import NOTHING, SHORT, rounded
 from rba_bench.metrics.interval import Interval
 from rba_bench.untrusted import plain
@@ -29,7 +30,6 @@ TYPES = {
     "cascade": "cascade",
     "constant": "constant answer",
 }
-MEASURED, REPRODUCED = "measured here", "reproduced"
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,6 @@ class Setting:
             mark = 1 if (interval.value > 0) == self.higher_is_better else -1
         return [*self.points(interval.value, interval.low, interval.high), mark]
 
-    @cached_property
-    def reproduced(self) -> frozenset[str]:
-        """Labels of rows whose weights have another record, of another name and moment, with a score that agrees.
-
-        They agree where the interval of their paired difference holds zero.
-        """
-        group = self.group
-        by_weights: dict[str, list[int]] = {}
-        for index, run in enumerate(group.runs):
-            weights = run.record.model.get("weights_sha256")
-            if isinstance(weights, str) and weights:
-                by_weights.setdefault(weights, []).append(index)
-        agreed: set[str] = set()
-        for indices in by_weights.values():
-            for a, b in combinations(indices[:ALL_PAIRS], 2):  # many copies would cost their square
-                if not _independent(group.runs[a].record, group.runs[b].record):
-                    continue
-                gap = group.difference(a, b, group.primary)
-                if gap is not None and not gap.excludes(0.0):
-                    agreed |= {group.labels[a], group.labels[b]}
-        return frozenset(agreed)
-
 
 def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
     """The groups with titles that differ: task and perturbation, or the section where these are not enough."""
@@ -130,46 +108,29 @@ class Model:
     Attributes:
         label: As on the board.
         kind: See `BoardRow.kind`.
-        provenance: `reproduced` if each of its scores is, else `measured here`.
         folder: Of its records, below the folder of the board.
     """
 
     label: str
     kind: str
-    provenance: str
     folder: str
 
     def to_dict(self) -> dict[str, str]:
         """JSON form."""
-        return {
-            "label": self.label,
-            "type": TYPES[self.kind],
-            "provenance": self.provenance,
-            "folder": self.folder,
-        }
+        return {"label": self.label, "type": TYPES[self.kind], "folder": self.folder}
 
 
 def models_of(settings: Sequence[Setting]) -> list[Model]:
     """The rows of all settings by label: models first, then the references."""
-    rows: dict[str, list[tuple[Setting, BoardRow]]] = {}
-    for setting in settings:
-        for row in setting.group.rows:
-            rows.setdefault(row.label, []).append((setting, row))
-    models = []
-    for label, found in rows.items():
-        row = found[0][1]
-        agreed = all(row.label in setting.reproduced for setting, row in found)
+    models: dict[str, Model] = {}
+    for row in (row for setting in settings for row in setting.group.rows):
         folder = f"{PUBLISHED}/{folder_name(str(row.run.record.model['name']))}"
-        models.append(Model(label, row.kind, REPRODUCED if agreed else MEASURED, folder))
-    return sorted(models, key=lambda model: (KINDS.index(model.kind), model.label))
-
-
-def _independent(a: RunRecord, b: RunRecord) -> bool:
-    return a.model["name"] != b.model["name"] and a.created != b.created
+        models.setdefault(row.label, Model(row.label, row.kind, folder))
+    return sorted(models.values(), key=lambda model: (KINDS.index(model.kind), model.label))
 
 
 def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set[str]) -> dict[str, Any]:
-    """What the script of the front page needs at once: settings, models, scores and rank bands.
+    """What the script of the front page needs at once: settings, models, scores, rank bands and where they come from.
 
     Args:
         settings: In the order of the page.
@@ -177,8 +138,17 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
         linked: Sections that have a page of samples.
     """
     index = {model.label: place for place, model in enumerate(models)}
+    origins: dict[tuple[str, str], int] = {}  # label and facts by the place at which they are listed
+
+    def origin(row: BoardRow) -> int:
+        found = provenance_of(row.run)
+        return origins.setdefault((found.label, found.facts), len(origins))
+
+    provenance = [[origin(row) for row in setting.group.rows] for setting in settings]
     return {
         "baseline": baseline_name(settings),
+        "provenances": [list(each) for each in origins],
+        "trust": list(PROVENANCES),
         "models": [model.to_dict() for model in models],
         "settings": [
             {
@@ -197,8 +167,9 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
                     [index[row.label], *setting.score(row), *_band(row, setting.group.primary)]
                     for row in setting.group.rows
                 ],
+                "provenance": each,
             }
-            for setting in settings
+            for setting, each in zip(settings, provenance, strict=True)
         ],
     }
 
@@ -231,6 +202,7 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "date": record.created[:10],
                 "weights": weights_of(row.run),
                 "run": f"{published_folder(row.run)}/{RUN_FILE}",
+                "attestation": attestation_file(row.run),
             }
         )
     return {"rows": rows, "pairs": list(_pairs(setting, index))}
@@ -275,6 +247,12 @@ def speed_of(record: RunRecord) -> float | None:
 def weights_of(run: LoadedRun) -> str:
     """The first digits of the hash of the weights."""
     return plain(run.record.model.get("weights_sha256") or NOTHING)[:SHORT]
+
+
+def attestation_file(run: LoadedRun) -> str:
+    """Where the attestation of a run lies, below the folder of the board; "" where there is none."""
+    has_one = provenance_of(run).attestation is not None
+    return f"{published_folder(run)}/{ATTESTATION_FILE}" if has_one else ""
 
 
 def judge_of(group: BoardGroup) -> str:

@@ -16,8 +16,11 @@
   const details = new Map(); // by section: a promise of what `rbaSetting` is called with
   const arrived = new Map();
   const scores = board.settings.map((setting) => new Map(setting.scores.map((row) => [row[0], row])));
+  const origins = board.settings.map((setting) =>
+    new Map(setting.scores.map((row, i) => [row[0], board.provenances[setting.provenance[i]]])));
   let state = { ...defaults, compare: [] };
   let shown = STEP;
+  let rowOrigins = new Map(); // by model, of the table that is being drawn
   let drawing = 0; // of several drawings that wait for data, only the last one counts
 
   window.rbaSetting = (section, content) => arrived.set(section, content);
@@ -87,6 +90,48 @@
     return cell([rank, partial, main, element("span", { class: "ends" }, ends)], row[1]);
   }
 
+  // Where a score comes from: a label and the facts behind it. A row has the weakest label of the scores that it shows.
+
+  function originOf(place, model) {
+    return origins[place].get(model);
+  }
+
+  function has(place, model) {
+    return scores[place].has(model) && (!state.provenance || originOf(place, model)[0] === state.provenance);
+  }
+
+  function rowOrigin(model) {
+    if (!rowOrigins.has(model)) {
+      const found = chosenSettings().filter((place) => has(place, model)).map((place) => originOf(place, model));
+      const label = board.trust.find((each) => found.some((origin) => origin[0] === each));
+      const same = found.filter((origin) => origin[0] === label), facts = [...new Set(same.map((origin) => origin[1]))];
+      const share = found.length > 1 ? `${same.length} of ${found.length} scores: ` : "";
+      rowOrigins.set(model, [label, share + (facts.length === 1 ? facts[0] : `each with facts of its own`)]);
+    }
+    return rowOrigins.get(model);
+  }
+
+  function badge([label, facts]) {
+    return element("span", { class: label === board.trust.at(-1) ? "badge good" : "badge", title: facts }, label);
+  }
+
+  // A score whose provenance is not that of its row says so.
+  function withOrigin(made, place, model) {
+    const origin = originOf(place, model);
+    if (origin[0] !== rowOrigin(model)[0]) made.parts.push(element("span", { class: "ends" }, badge(origin)));
+    return made;
+  }
+
+  function originCell(place, model, file) {
+    const [label, facts] = originOf(place, model);
+    const name = file ? element("a", { href: address(file) }, label) : label;
+    return cell([name, element("span", { class: "ends facts" }, facts)], board.trust.indexOf(label), { class: "text" });
+  }
+
+  function address(path) {
+    return path.split("/").map(encodeURIComponent).join("/");
+  }
+
   function sampleAddress(setting, labels) {
     return "samples/" + encodeURIComponent(setting.section) + "/index.html#models=" + labels.map(encodeURIComponent).join(",");
   }
@@ -145,7 +190,8 @@
       return {
         key: setting.section, ...heading(setting, state.show),
         cell: (model) => {
-          if (state.show === "scores") return scoreCell(place, model);
+          if (!has(place, model)) return NOTHING;
+          if (state.show === "scores") return withOrigin(scoreCell(place, model), place, model);
           const row = loaded[order]?.rows.get(model);
           return row ? DETAILED[state.show](setting, row) : NOTHING;
         },
@@ -173,8 +219,9 @@
       column("failures", "not ok", failuresCell, true),
       column("speed", "RTFx", (row) => DETAILED.speed(setting, row)),
       column("judge", "judge", () => textCell(setting.judge || "none")),
+      column("provenance", "provenance", (row) => originCell(place, row.model, row.attestation)),
       column("date", "date", (row) => textCell(row.date)),
-      column("weights", "weights", (row) => cell([element("a", { href: row.run.split("/").map(encodeURIComponent).join("/") }, row.weights)], row.weights, { class: "text" })),
+      column("weights", "weights", (row) => cell([element("a", { href: address(row.run) }, row.weights)], row.weights, { class: "text" })),
     ];
   }
 
@@ -193,7 +240,7 @@
     return board.models.map((_, model) => model).filter((model) => {
       const each = board.models[model], text = (each.label + " " + each.type).toLowerCase();
       return words.every((word) => text.includes(word)) && (!state.type || each.type === state.type) &&
-        (!state.provenance || each.provenance === state.provenance) && places.some((place) => scores[place].has(model));
+        places.some((place) => has(place, model));
     });
   }
 
@@ -225,7 +272,7 @@
       change({ sort: column.key, order: active && state.order === first ? other : first });
       holder.querySelector(`button[data-sort="${CSS.escape(column.key)}"]`)?.focus();
     });
-    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: column.key === "model" ? "text" : null },
+    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: ["model", "provenance"].includes(column.key) ? "text" : null },
       button, column.metric ? element("span", { class: "ends" }, column.metric) : null);
   }
 
@@ -240,10 +287,11 @@
     });
     return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", { class: "label" }, each.label)),
       element("span", { class: "tags" }, element("span", { class: "badge" }, each.type), " ",
-        element("span", { class: "badge" }, each.provenance)));
+        badge(rowOrigin(model))));
   }
 
   async function draw() {
+    rowOrigins = new Map();
     const turn = ++drawing;
     const places = chosenSettings();
     const loaded = places.length === 1 || state.show !== "scores" ? await Promise.all(places.map((place) => load(board.settings[place]))) : [];
@@ -388,7 +436,7 @@
   fill("setting", board.settings.map((setting) => [setting.section, setting.title]), "all");
   fill("decoding", distinct(board.settings.map((setting) => setting.decoding)), "all");
   fill("type", distinct(board.models.map((model) => model.type)), "all");
-  fill("provenance", distinct(board.models.map((model) => model.provenance)), "all");
+  fill("provenance", distinct(board.provenances.map((origin) => origin[0])), "all");
   fill("show", [...Object.entries(SHOWS), ...CONTROLS.map((control) => ["retained " + control, "retained without the speech: " + control])]);
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());

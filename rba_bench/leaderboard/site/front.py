@@ -8,6 +8,7 @@ from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
+from rba_bench.leaderboard.provenance import MEANINGS, PROVENANCES
 from rba_bench.leaderboard.site import pictures
 from rba_bench.leaderboard.site.answer import answer_of, missing_references, noun_of
 from rba_bench.leaderboard.site.facts import (
@@ -99,6 +100,7 @@ def _texts(
         "machines": pictures.machines_of(settings),
         "downloads": [(name, quote(name)) for name in tables],
         "protocols": [_protocol(setting) for setting in settings],
+        "provenances": [(label, MEANINGS[label]) for label in reversed(PROVENANCES)],
         "resamples": f"{RESAMPLES:,}",
         "fewest": FEWEST,
         "controlled": any(group.controls for group in groups),

@@ -1,10 +1,12 @@
 """Boards whose pages are tested, made of invented records."""
 
+import json
 from pathlib import Path
 
 from rba_bench.leaderboard.board_groups import group_runs
 from rba_bench.leaderboard.loaded_runs import load_checked_run
 from rba_bench.leaderboard.site.facts import Setting, settings_of
+from tests.leaderboard.attested import attest, mark
 from tests.leaderboard.board_records import qa_samples, translation_samples, write_run
 
 HOSTILE = '<img src=x onerror="document.title=1">\u202e</script><script>alert(1)</script>'
@@ -28,7 +30,10 @@ def load_settings(root: Path, baseline: str = "sft") -> list[Setting]:
 
 
 def write_board_records(root: Path) -> Path:
-    """A task without and with noise, and a translation; a hostile name; one set of weights run twice."""
+    """A task without and with noise, and a translation; a hostile name; records of every provenance.
+
+    `rba` was reproduced, `rba-again` is a copy of it under another name, `base` has a score of each kind.
+    """
     skills = {
         "sft": 0.5,
         "rba": 0.8,
@@ -51,6 +56,14 @@ def write_board_records(root: Path) -> Path:
         )
         errors = translation_samples(max(0.02, 0.9 - skill), 40, seed)
         write_run(root, model, errors, "micro_covost2", "sampled", "ad" * 32, **changes)
+    for folder in sorted((root / "rba").iterdir()):
+        attest(folder, by="The maintainers")
+    for folder in (root / "base").iterdir():
+        record = json.loads((folder / "run.json").read_text())
+        if record["task"] == "micro_covost2":
+            attest(folder, by=HOSTILE)
+        elif "perturb" in record["protocol_spec"]:
+            mark(folder)
     return root
 
 

@@ -106,22 +106,41 @@ def test_the_data_are_the_numbers_of_the_records(tmp_path: Path) -> None:
     assert [model.kind for model in models][-2:] == ["ceiling", "cascade"]
 
 
-def test_equal_weights_with_an_agreeing_score_are_reproduced(tmp_path: Path) -> None:
-    models = {
-        model.label: model.provenance for model in models_of(load_settings(write_board_records(tmp_path)))
-    }
-    assert models["rba"] == models["rba-again"] == "reproduced"
-    assert {provenance for label, provenance in models.items() if not label.startswith("rba")} == {
-        "measured here"
-    }
+def origins_of(data: Any, label: str) -> list[tuple[str, str]]:
+    """Label and facts of each score of a model, by setting."""
+    place = next(i for i, model in enumerate(data["models"]) if model["label"] == label)
+    found = []
+    for setting in data["settings"]:
+        for row, origin in zip(setting["scores"], setting["provenance"], strict=True):
+            found += [tuple(data["provenances"][origin])] if row[0] == place else []
+    return found
 
 
-def test_equal_weights_with_another_score_are_not_reproduced(tmp_path: Path) -> None:
-    made = settings(tmp_path, {"sft": 0.3, "rba": 0.9})  # the weights are equal, the moment too
-    assert {model.provenance for model in models_of(made)} == {"measured here"}
-    for moment, run in enumerate(made[0].group.runs):
-        run.record.created = f"2026-11-0{moment + 1}T00:00:00Z"
-    assert {model.provenance for model in models_of(made)} == {"measured here"}
+def test_each_score_has_its_provenance_and_a_copied_record_earns_none(tmp_path: Path) -> None:
+    made = load_settings(write_board_records(tmp_path))
+    data = front_data(made, models_of(made), set())
+    facts = "measured here; 5 of 5 items answered again with the same answers, 2026-11-29, by The maintainers"
+    assert origins_of(data, "rba") == [("reproduced", facts)] * 3
+    # the same weights and answers under another name and at another moment
+    assert origins_of(data, "rba-again") == [("measured here", "run by those who publish this board")] * 3
+    by_task = dict(
+        zip([setting["title"] for setting in data["settings"]], origins_of(data, "base"), strict=True)
+    )
+    labels = {title: origin[0] for title, origin in by_task.items()}
+    assert labels == {
+        "micro_triviaqa": "measured here", "micro_triviaqa, noise=10dB": "submitted", "micro_covost2": "reproduced",
+    }  # fmt: skip
+    assert data["trust"] == ["submitted", "measured here", "reproduced"]
+    shown = by_task["micro_covost2"][1]
+    assert "‹img src=x" in shown and "<" not in shown and "\u202e" not in shown
+
+
+def test_the_attestation_is_linked_where_there_is_one(tmp_path: Path) -> None:
+    made = load_settings(write_board_records(tmp_path))
+    models = models_of(made)
+    rows = {models[row["model"]].label: row["attestation"] for row in setting_data(made[0], models)["rows"]}
+    assert rows["rba"].startswith("records/rba/micro_triviaqa-") and rows["rba"].endswith("/attestation.json")
+    assert rows["rba-again"] == rows["base"] == ""
 
 
 def test_a_page_of_many_models_holds_no_pair_but_those_with_the_baseline(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_search_and_filters_narrow_the_rows_and_stand_in_the_address(page: Any) 
     drawn(page, 1)
     page.locator("[name=type]").select_option("")
     page.locator("[name=provenance]").select_option("reproduced")
-    drawn(page, 2)
+    drawn(page, 2)  # a row stays for one score of the kind
     page.locator("[name=decoding]").select_option("sampled")
     sync_api.expect(page.locator("#count")).to_contain_text("1 of 3 columns")
     page.get_by_role("button", name="Reset").click()
@@ -109,9 +109,10 @@ def test_rows_without_a_number_come_last_either_way(page: Any) -> None:
 def test_one_setting_shows_everything_about_its_rows(page: Any) -> None:
     page.locator("[name=setting]").select_option("micro_covost2")
     heads = page.locator("#board thead button")
-    sync_api.expect(heads).to_have_count(10)
+    sync_api.expect(heads).to_have_count(11)
     assert [each.text_content() for each in heads.all()][1:] == [
-        "score", "n", "against sft", "gap to the text ceiling", "not ok", "RTFx", "judge", "date", "weights",
+        "score", "n", "against sft", "gap to the text ceiling", "not ok", "RTFx", "judge", "provenance", "date",
+        "weights",
     ]  # fmt: skip
     row = page.locator(ROWS, has_text="rba-again")
     assert "44444444" in row.text_content() and "2026-11-" in row.text_content()
@@ -120,6 +121,60 @@ def test_one_setting_shows_everything_about_its_rows(page: Any) -> None:
     page.locator("[name=setting]").select_option("")
     page.locator("[name=show]").select_option("speed")
     sync_api.expect(page.locator(ROWS, has_text="cascade")).to_contain_text("90")
+
+
+def badges(page: Any, label: str) -> list[str]:
+    """Provenance of a row, then of the scores that have another one."""
+    row = page.locator(ROWS).filter(has=page.get_by_label(f"Compare {label}", exact=True))
+    return [str(each.text_content()) for each in row.locator(".badge").all()][1:]  # the first is the type
+
+
+def test_a_row_shows_its_weakest_provenance_and_each_score_what_differs(page: Any) -> None:
+    assert badges(page, "rba") == ["reproduced"] and badges(page, "rba-again") == ["measured here"]
+    assert badges(page, "base") == ["submitted", "measured here", "reproduced"]
+    row = page.locator(ROWS).filter(has=page.get_by_label("Compare base", exact=True))
+    titles = [each.get_attribute("title") for each in row.locator(".badge[title]").all()]
+    assert titles[0].startswith("1 of 3 scores: sent in by somebody else")
+    assert "5 of 5 items answered again with the same answers, 2026-11-29" in titles[2]
+    page.locator("[name=setting]").select_option("micro_covost2")
+    sync_api.expect(page.locator("#board thead button")).to_have_count(11)
+    assert badges(page, "base") == ["reproduced"]  # of what is shown
+
+
+def test_the_provenance_filter_leaves_only_scores_of_its_kind(page: Any) -> None:
+    choices = page.locator("[name=provenance] option").all_text_contents()
+    assert choices == ["all", "measured here", "reproduced", "submitted"]
+    page.locator("[name=provenance]").select_option("reproduced")
+    drawn(page, 2)
+    row = page.locator(ROWS).filter(has=page.get_by_label("Compare base", exact=True))
+    assert [each.text_content() == "\u2013" for each in row.locator("td").all()].count(True) == 2
+    assert badges(page, "base") == ["reproduced"]
+    page.locator("[name=show]").select_option("differences")
+    sync_api.expect(row.locator("td.none")).to_have_count(2)
+    page.locator("[name=setting]").select_option("micro_triviaqa")
+    drawn(page, 1)
+    page.locator("[name=provenance]").select_option("submitted")
+    sync_api.expect(page.locator("#count")).to_contain_text("0 of 7 rows")
+
+
+def test_the_facts_of_a_score_stand_in_its_setting_with_a_link(page: Any) -> None:
+    page.locator("[name=setting]").select_option("micro_covost2")
+    sync_api.expect(page.locator("#board thead button")).to_have_count(11)
+    row = page.locator(ROWS).filter(has=page.get_by_label("Compare rba", exact=True))
+    assert (
+        "5 of 5 items answered again with the same answers, 2026-11-29, by The maintainers"
+        in row.text_content()
+    )
+    address = row.get_by_role("link", name="reproduced").get_attribute("href")
+    assert address.startswith("records/rba/micro_covost2-") and address.endswith("/attestation.json")
+    row = page.locator(ROWS).filter(has=page.get_by_label("Compare base", exact=True))
+    assert (
+        "by \u2039img src=x onerror=" in row.text_content()
+    )  # somebody's name is text, and the page is whole
+    assert page.locator("main img").count() == 0 and page.title() == "Leaderboard, micro track · rba-bench"
+    page.locator("button[data-sort=provenance]").click()
+    sync_api.expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", "descending")
+    assert set(labels(page)[:2]) == {"rba", "base"}  # the best first
 
 
 def test_two_models_are_compared_by_their_paired_differences(page: Any, board: Path) -> None:
