@@ -191,9 +191,8 @@ def _reported_options(
         return {}
     tables = None
     if "://" not in page:
-        tables = tables_beside(
-            out / page, {group.record.benchmark for group in groups if group.record.track == FULL}
-        )
+        benchmarks = {group.record.benchmark for group in groups if group.record.track == FULL}
+        tables = tables_beside((out / page).resolve(), benchmarks)
         if tables is None and page == earlier.reported_page:
             tables = earlier.reported_tables
     return {"reported_page": page} | ({} if tables is None else {"reported_tables": tables})

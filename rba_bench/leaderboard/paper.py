@@ -99,18 +99,21 @@ class PaperTable(_Strict):
 
     def excerpt(self, benchmarks: Collection[str]) -> "PaperTable | None":
         """The columns, or the rows, that are about one of `benchmarks`; None where there are none."""
-        about = {name for name, benchmark in self.benchmarks.items() if benchmark in benchmarks}
+        about = {name: benchmark for name, benchmark in self.benchmarks.items() if benchmark in benchmarks}
         places = [place for place, name in enumerate(self.columns) if name in about]
-        if not places:
-            rows = [row for row in self.rows if row.name in about]
-            return self.model_copy(update={"rows": tuple(rows)}) if rows else None
-        cut = [
-            row.model_copy(update={"values": tuple(row.values[place] for place in places), "average": None})
-            for row in self.rows
-        ]
-        kept = tuple(row for row in cut if any(value is not None for value in row.values))
+        if places:
+            cut = [
+                row.model_copy(
+                    update={"values": tuple(row.values[place] for place in places), "average": None}
+                )
+                for row in self.rows
+            ]
+            rows = [row for row in cut if any(value is not None for value in row.values)]
+        else:
+            places, rows = list(range(len(self.columns))), [row for row in self.rows if row.name in about]
         columns = tuple(self.columns[place] for place in places)
-        return self.model_copy(update={"columns": columns, "rows": kept}) if kept else None
+        changes = {"columns": columns, "rows": tuple(rows), "benchmarks": about}
+        return self.model_copy(update=changes) if rows else None
 
 
 @dataclass(frozen=True)

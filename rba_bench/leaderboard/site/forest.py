@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from markupsafe import Markup
 
@@ -71,13 +72,15 @@ class Forest:
 
     def parts(self) -> tuple["Forest", "Forest | None"]:
         """The blocks that are shown at once, and the others; None where there are none."""
-        rows, count = 0, 0
-        for block in self.blocks:
-            if count and rows + len(block.rows) > OPEN_ROWS:
-                break
-            rows, count = rows + len(block.rows), count + 1
+        count = shown_at_once([len(block.rows) for block in self.blocks])
         rest = self.blocks[count:]
         return replace(self, blocks=self.blocks[:count]), replace(self, blocks=rest) if rest else None
+
+
+def shown_at_once(sizes: Sequence[int]) -> int:
+    """How many blocks of these numbers of rows are shown at once, at least one."""
+    totals = accumulate(sizes)
+    return max(1, sum(total <= OPEN_ROWS for total in totals))
 
 
 def difference_forest(settings: Sequence[Setting]) -> Forest | None:

@@ -14,7 +14,7 @@ from rba_bench.leaderboard.board_groups import BoardRow
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import Axis, linear_axis, tick_text
-from rba_bench.leaderboard.site.facts import Setting, judge_of, level_of
+from rba_bench.leaderboard.site.facts import Setting, in_order, judge_of, level_of
 from rba_bench.leaderboard.site.tradeoffs import direction
 from rba_bench.untrusted import plain
 
@@ -91,7 +91,7 @@ def _chart(
 def robustness_charts(settings: Sequence[Setting]) -> list[Chart]:
     """Scores of the settings that differ only in how the clips were changed: a chart for each kind of change."""
     families: dict[tuple[str, ...], list[Setting]] = {}
-    for setting in settings:
+    for setting in in_order(settings):
         group = setting.group
         key = (group.task, group.record.protocol, group.data_hash, judge_of(group))
         families.setdefault(key, []).append(setting)
@@ -127,10 +127,12 @@ def _robustness_chart(family: Sequence[Setting]) -> Chart | None:
         return None
     first = levels[0]
     axis = Axis(0.0, float(len(levels) - 1), tuple(float(x) for x in range(len(levels))))
-    title = f"{first.group.task}: score by change of the clips"
+    changed = [setting.group.perturbation for setting in levels if setting.group.perturbation]
+    family_name = f"{first.group.task}, {' to '.join(dict.fromkeys((changed[0], changed[-1])))}"
+    title = f"{family_name}: score by change of the clips"
     return _chart(
         {label: values[label] for label in order}, axis, names,
-        (f"{first.group.task}, {direction(first)}", title, "how every clip was changed", first.metric),
+        (f"{family_name}, {direction(first)}", title, "how every clip was changed", first.metric),
         not first.higher_is_better,
     )  # fmt: skip
 

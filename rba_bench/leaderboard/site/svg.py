@@ -17,7 +17,7 @@ LABEL = 18  # letters of a name beside a line
 COLOURS = 8  # classes of lines
 ROWS = 3  # of texts below an axis, at most
 Y_LETTERS = 32  # of the name of a vertical axis
-ROOM = 0.25  # of the width of an axis that a number needs beside zero
+ROOM = 0.42  # of the width of an axis that a number needs beside zero
 
 
 def interval_mark(axis: Axis, value: float, low: float, high: float, mark: int) -> Markup:
@@ -202,7 +202,8 @@ def line_chart(
         others: Thin lines without names and intervals, below the others.
     """
     marked = any(line.mark for line in lines)
-    left, right = 40 + 12 * bool(y_name), 26 if marked else 120
+    half = text_width(x_texts[-1]) / 2 + 4.0 if x_texts else 0.0  # of the last text, which stands at the end
+    left, right = 40 + 12 * bool(y_name), max(26, math.ceil(half)) if marked else 120
     rows = text_rows_needed(len(x_texts), x_texts, 420 - left - right)
     values = [value for line in lines for value in line.values]
     heights = [end for value in values for end in value[1:]]

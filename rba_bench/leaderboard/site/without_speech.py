@@ -14,6 +14,7 @@ from rba_bench.leaderboard.columns import label_text
 from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import Axis, linear_axis
 from rba_bench.leaderboard.site.facts import Setting, retained_shares
+from rba_bench.leaderboard.site.forest import shown_at_once
 from rba_bench.leaderboard.tables import interval_text
 
 MOST_MODELS = 24  # of all settings together; the table of scores has all
@@ -48,6 +49,11 @@ class WithoutSpeech:
 
     axis: Markup
     blocks: list[SpeechBlock]
+
+    def parts(self) -> list[list[SpeechBlock]]:
+        """The blocks that are shown at once, and the others, where there are any."""
+        count = shown_at_once([len(block.rows) for block in self.blocks])
+        return [part for part in (self.blocks[:count], self.blocks[count:]) if part]
 
 
 @dataclass(frozen=True)

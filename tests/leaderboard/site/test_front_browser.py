@@ -111,7 +111,8 @@ def test_one_setting_shows_everything_about_its_rows(page: Any) -> None:
     heads = page.locator("#board thead button")
     sync_api.expect(heads).to_have_count(11)
     assert [each.text_content() for each in heads.all()][1:] == [
-        "score", "n", "against sft", "gap to the text ceiling", "not ok", "RTFx", "parameters", "judge", "date", "weights",
+        "score", "n", "against sft", "gap to the text ceiling", "not ok", "RTFx", "parameters", "judge", "date",
+        "weights",
     ]  # fmt: skip
     row = page.locator(ROWS, has_text="rba-again")
     assert "44444444" in row.text_content() and "2026-11-" in row.text_content()
