@@ -22,6 +22,7 @@ from rba_bench.leaderboard.loaded_runs import (
     without_copies,
 )
 from rba_bench.leaderboard.pages import PUBLISHED, reference_notes, summary_tables
+from rba_bench.leaderboard.paper import tables_beside
 from rba_bench.leaderboard.publishing import keep_beside, publish
 from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
 from rba_bench.leaderboard.site.clips import PER_TASK, choose_clips, clip_file, published_hashes
@@ -35,6 +36,7 @@ from rba_bench.untrusted import read_untrusted_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+FULL = "full"  # the track whose tasks are benchmarks as others report them; those of the other tracks are small forms
 
 # What a board may hold; a list in somebody's records.json must not delete anything else
 _BOARD_FILE = re.compile(
@@ -95,7 +97,8 @@ def build_board(
         workers: Processes; None for one a core where the records are many. Their number changes no byte. A script
             that asks for several needs `if __name__ == "__main__":`, as for all of multiprocessing.
         verify_again: Verify records, too, that passed before, see `verified_records`.
-        reported_page: Address of a page of reported numbers that the front page links to, as seen from `out`.
+        reported_page: Address of a page of reported numbers that the front page links to, as seen from `out`. Where it
+            lies on the disk, beside the tables that it was made from, those of the board's benchmarks are shown.
         clips: Clips of each test set that lie beside the pages, where its licence allows that; 0 for none, by default
             20.
 
@@ -135,7 +138,7 @@ def build_board(
             "equal_length": equal_length,
         }
         options |= {"clips": clips} if clips != PER_TASK else {}
-        options |= {"reported_page": reported_page} if reported_page else {}
+        options |= _reported_options(out, reported_page, groups, earlier)
         chosen = choose_clips(groups, clips, out, _hashes_of_clips(out))
         for note in chosen.notes:
             say(f"without some clips: {note}")
@@ -160,6 +163,7 @@ class _EarlierBoard:
     ceiling: str | None = None
     equal_length: bool = False
     reported_page: str = ""
+    reported_tables: dict[str, Any] | None = None
     clips: int = PER_TASK
 
     @classmethod
@@ -176,6 +180,24 @@ class _EarlierBoard:
             return cls()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{out / RECORDS} is not of a leaderboard: choose another --out") from error
+
+
+def _reported_options(
+    out: Path, page: str, groups: Sequence[BoardGroup], earlier: _EarlierBoard
+) -> dict[str, Any]:
+    """The page of reported numbers and, where its tables can be read, what they say of the benchmarks of the board.
+
+    A page on the web has no tables here; where those of a page on the disk are gone, what the board held stays.
+    """
+    if not page:
+        return {}
+    tables = None
+    if "://" not in page:
+        benchmarks = {group.record.benchmark for group in groups if group.record.track == FULL}
+        tables = tables_beside((out / page).resolve(), benchmarks)
+        if tables is None and page == earlier.reported_page:
+            tables = earlier.reported_tables
+    return {"reported_page": page} | ({} if tables is None else {"reported_tables": tables})
 
 
 def _hashes_of_clips(out: Path) -> dict[str, str]:

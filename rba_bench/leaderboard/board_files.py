@@ -27,6 +27,7 @@ from rba_bench.leaderboard.comparing import compare_runs_by_task
 from rba_bench.leaderboard.equal_length import EqualLength, estimate_equal_length
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import PUBLISHED, index_page, published_folder, section_names
+from rba_bench.leaderboard.paper import excerpts_from
 from rba_bench.leaderboard.provenance import provenance_of
 from rba_bench.leaderboard.publishing import published_files
 from rba_bench.leaderboard.site.answer import answer_of
@@ -65,7 +66,7 @@ def render_board(
         clips: SHA-256 of the clips beside the pages, by their names.
 
     Raises:
-        UserError: two runs would get the same folder.
+        UserError: two runs would get the same folder, or the options are none of a board.
     """
     equal_length = [each for each in estimates if isinstance(each, EqualLength)]
     names = section_names(groups, (BREAKDOWN, EQUAL_LENGTH))
@@ -76,7 +77,8 @@ def render_board(
     contents = {name: csv_text(rows).encode() for name, rows in tables.items() if rows}
     clips = dict(clips or {})
     linked = sorted([*contents, INDEX, RECORDS])
-    contents |= site_files(sections, warnings, linked, options.get("reported_page") or "", clips)
+    reported = excerpts_from(options.get("reported_tables"))
+    contents |= site_files(sections, warnings, linked, options.get("reported_page") or "", clips, reported)
     published = published_files(runs)
     data = {
         "schema_version": SCHEMA_VERSION,

@@ -5,6 +5,8 @@ One YAML file per table. A file names one version of the paper; a table cannot h
 
 import datetime
 import math
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,6 +70,8 @@ class PaperTable(_Strict):
 
     Attributes:
         binomial: The values are rates of `n` judged items in %, so a binomial half-width can be given.
+        benchmarks: Benchmark, as the tasks of rba-bench name it, by the column or the row that is about it; those whose
+            test set the source does not name have none.
     """
 
     title: str
@@ -79,6 +83,7 @@ class PaperTable(_Strict):
     rows: tuple[PaperRow, ...]
     binomial: bool = False
     notes: tuple[str, ...] = ()
+    benchmarks: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _rows_fit(self) -> "PaperTable":
@@ -87,7 +92,28 @@ class PaperTable(_Strict):
                 raise ValueError(f"{row.name!r} has {len(row.values)} values for {len(self.columns)} columns")
             if self.binomial and row.n is None:
                 raise ValueError(f"row {row.name!r} needs n for its binomial half-width")
+        unknown = set(self.benchmarks) - {*self.columns, *(row.name for row in self.rows)}
+        if unknown:
+            raise ValueError(f"benchmarks names {min(unknown)!r}, which is no column and no row")
         return self
+
+    def excerpt(self, benchmarks: Collection[str]) -> "PaperTable | None":
+        """The columns, or the rows, that are about one of `benchmarks`; None where there are none."""
+        about = {name: benchmark for name, benchmark in self.benchmarks.items() if benchmark in benchmarks}
+        places = [place for place, name in enumerate(self.columns) if name in about]
+        if places:
+            cut = [
+                row.model_copy(
+                    update={"values": tuple(row.values[place] for place in places), "average": None}
+                )
+                for row in self.rows
+            ]
+            rows = [row for row in cut if any(value is not None for value in row.values)]
+        else:
+            places, rows = list(range(len(self.columns))), [row for row in self.rows if row.name in about]
+        columns = tuple(self.columns[place] for place in places)
+        changes = {"columns": columns, "rows": tuple(rows), "benchmarks": about}
+        return self.model_copy(update=changes) if rows else None
 
 
 @dataclass(frozen=True)
@@ -127,13 +153,13 @@ def build_paper_tables(folder: Path, out: Path | None = None) -> PaperBuild:
     texts[INDEX] = ABOUT + "".join(f"\n{_section(name, table)}" for name, table in tables.items())
     files = {name: text.encode() for name, text in texts.items()}
     about = " ".join(ABOUT.split("\n\n")[1].replace("*", "").replace("`", "").split())
-    files |= reported_files([_reported(name, table) for name, table in tables.items()], about)
+    files |= reported_files([reported_table(name, table) for name, table in tables.items()], about)
     for name, content in files.items():
         write_atomic(target / name, content)
     return PaperBuild(tables, tuple(target / name for name in files))
 
 
-def _reported(name: str, table: PaperTable) -> ReportedTable:
+def reported_table(name: str, table: PaperTable) -> ReportedTable:
     """The table for a browser."""
     source = table.source
     return ReportedTable(
@@ -147,6 +173,42 @@ def _reported(name: str, table: PaperTable) -> ReportedTable:
         + ("; n is not reported" if all(row.n is None for row in table.rows) else ""),
         remarks=[*table.notes, *(f"{row.name}: {row.misprint}." for row in table.rows if row.misprint)],
     )
+
+
+def tables_beside(page: Path, benchmarks: Collection[str]) -> dict[str, dict[str, Any]] | None:
+    """Of the tables that a page of reported numbers was made from, what is about `benchmarks`, as JSON values.
+
+    Args:
+        page: The page; its tables lie beside it as YAML files.
+        benchmarks: Of a board.
+
+    Returns:
+        The excerpts by the name of their table; None where there are no tables.
+    """
+    tables = {}
+    for path in sorted(page.parent.glob("*.yaml")):
+        with suppress(UserError):  # another file
+            tables[path.stem] = load_paper_table(path)
+    excerpts = {name: table.excerpt(benchmarks) for name, table in tables.items()}
+    found = {name: each.model_dump(mode="json") for name, each in excerpts.items() if each is not None}
+    return found if tables else None
+
+
+def excerpts_from(stored: object) -> list[ReportedTable] | None:
+    """What `tables_beside` gave, read from a board's `records.json`, which may be somebody else's.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if stored is None:
+        return None
+    if not isinstance(stored, Mapping):
+        raise UserError("records.json holds reported tables of another form")
+    try:
+        return [reported_table(plain(name), PaperTable.model_validate(each)) for name, each in stored.items()]
+    except ValidationError as error:
+        fault = " ".join(str(error).split())[:300]
+        raise UserError(f"records.json holds a table of reported numbers that is none: {fault}") from error
 
 
 def _text_table(table: PaperTable) -> TextTable:

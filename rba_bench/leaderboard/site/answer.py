@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL
 from rba_bench.leaderboard.site.facts import Setting, baseline_name
+from rba_bench.leaderboard.tables import interval_text
 from rba_bench.metrics.interval import LEVEL
 
 NAMED = 3  # settings, or models, up to which each is named
@@ -48,6 +49,8 @@ def answer_of(settings: Sequence[Setting]) -> Answer:
         return Answer("All rows are references, so no model is compared.")
     if not any(row.is_baseline for row in rows):
         models = sorted({row.label for row in rows if row.kind == MODEL})
+        if len(models) == 1:
+            return Answer(_only_model(models[0], settings))
         names = join_words(models[:NAMED], "or") + (" or another row" if len(models) > NAMED else "")
         return Answer(
             f"Nothing was tested, as no row is called {baseline}: build the board again with --baseline and a row of "
@@ -64,6 +67,17 @@ def answer_of(settings: Sequence[Setting]) -> Answer:
     else:
         text = _many_models(tallies, baseline, noun)
     return Answer(text, _caution(tallies, p_values))
+
+
+def _only_model(label: str, settings: Sequence[Setting]) -> str:
+    """One model without a baseline is compared with nothing; on one setting, what it scores is the answer."""
+    found = [(setting, row) for setting in settings for row in setting.group.rows if row.label == label]
+    if len(found) > 1:
+        return f"{label} is the only model, so it is compared with nothing."
+    [(setting, row)] = found
+    value, low, high = setting.score(row)
+    score = interval_text((value, low, high), digits=setting.digits)
+    return f"{label} is the only model: it scores {score} on {setting.title} ({setting.metric})."
 
 
 def noun_of(settings: Sequence[Setting]) -> str:
@@ -147,12 +161,17 @@ def _many_models(tallies: Sequence[Tally], baseline: str, noun: str) -> str:
         nowhere = f"on any of {total} {noun}s" if total > 1 else f"on the one {noun}"
         return f"None of {len(tallies)} models can be told apart from {baseline} {nowhere}."
 
-    def of(count: int, rest: str) -> str:
-        return f"{count or 'none'} {'is' if count == 1 else 'are'} {rest}"
+    def of(count: int, rest: str, none: str) -> str:
+        if not count:
+            return f"none is {none}"
+        number = "all" if count == len(tallies) else str(count)
+        return f"{number} {'is' if count == 1 else 'are'} {rest}"
 
+    several = total > 1
+    nowhere = f"on any of {total} {noun}s" if several else where
     parts = [
-        of(better, f"better than {baseline} {where}"),
-        of(worse, "worse on at least one" if total > 1 else "worse"),
+        of(better, f"better than {baseline} {where}", f"better than {baseline} {nowhere}"),
+        of(worse, "worse on at least one" if several else "worse", "worse on any" if several else "worse"),
     ]
     if alike:
         parts.append(f"{alike} cannot be told apart from it" + (" on any" if total > 1 else ""))

@@ -45,12 +45,17 @@ def linear_axis(values: Sequence[float], count: int = 4, reverse: bool = False) 
 
 
 def log_axis(values: Sequence[float]) -> Axis:
-    """A logarithmic axis around positive `values`; ticks at 1, 2 and 5 times powers of ten, or at the powers alone."""
+    """A logarithmic axis around positive `values`: ticks at powers of ten, and at more numbers where these are few."""
     low, high = min(values) / 1.3, max(values) * 1.3
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if last - first <= 2 else (1,)
-    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    return Axis(low, high, tuple(tick for tick in ticks if low <= tick <= high), log=True)
+    dense = ((1,), (1, 3), (1, 2, 5)) if last - first > 2 else ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
+    ticks: list[float] = []
+    for factors in dense:
+        made = (factor * 10.0**power for power in range(first, last + 1) for factor in factors)
+        ticks = [tick for tick in made if low <= tick <= high]
+        if len(ticks) > 1:
+            break
+    return Axis(low, high, tuple(ticks), log=True)
 
 
 def tick_text(value: float) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from rba_bench.errors import UserError
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.site.front import front_files
+from rba_bench.leaderboard.site.reported import ReportedTable
 from rba_bench.leaderboard.site.samples import sample_files
 from rba_bench.leaderboard.site.shell import SHELL_FILES, site_assets
 from rba_bench.untrusted import plain
@@ -48,6 +49,7 @@ def site_files(
     tables: Sequence[str],
     reported: str = "",
     clips: Collection[str] = (),
+    reported_tables: Sequence[ReportedTable] | None = None,
 ) -> dict[str, bytes]:
     """Every file of the site by its name, without the clips.
 
@@ -57,6 +59,7 @@ def site_files(
         tables: Names of the other files of the board that the front page links to.
         reported: Address of a page of reported numbers, as seen from the board; "" for none.
         clips: Names of the clips that lie beside the pages.
+        reported_tables: Of the page `reported`, see `front_files`.
 
     Raises:
         UserError: `reported` is no address that a page may link to.
@@ -64,7 +67,7 @@ def site_files(
     samples = sample_files(sections, clips)
     linked = {name for name in sections if f"samples/{name}/index.html" in samples}
     return {
-        **front_files(sections, warnings, tables, linked, page_address(reported)),
+        **front_files(sections, warnings, tables, linked, page_address(reported), reported_tables),
         **site_assets(*SHELL_FILES, "front.js"),
         **samples,
     }

@@ -5,6 +5,7 @@ Scores and differences are on a scale of 100 with the digits that are shown, so 
 page.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from rba_bench.metrics.interval import Interval
 from rba_bench.untrusted import plain
 
 ALL_PAIRS = 12  # rows up to which a page holds the difference of every pair; `compare` has the others
+MOST_PARAMETERS = 10**15
 TYPES = {
     MODEL: "end-to-end",
     CEILING: "text ceiling",
@@ -95,6 +97,26 @@ def settings_of(sections: Mapping[str, BoardGroup]) -> list[Setting]:
     return settings
 
 
+def in_order(settings: Sequence[Setting]) -> list[Setting]:
+    """Tasks as they are; of one task, the clips as they are before changed ones, from mild to strong."""
+    first = {setting.group.task: place for place, setting in reversed(list(enumerate(settings)))}
+
+    def place(setting: Setting) -> tuple[int, bool, str, float]:
+        changed = setting.group.perturbation
+        return first[setting.group.task], bool(changed), *level_of(changed)
+
+    return sorted(settings, key=place)
+
+
+def level_of(perturbation: str) -> tuple[str, float]:
+    """Kind of a perturbation, and its place among those of its kind, from mild to strong."""
+    number = re.search(r"-?\d+(\.\d+)?", perturbation)
+    kind = re.sub(r"-?\d+(\.\d+)?", "", perturbation)
+    amount = float(number[0]) if number else 0.0
+    falls = kind.startswith(("noise", "clip"))  # decibels of speech above noise: less is stronger
+    return kind, -amount if falls else amount
+
+
 def baseline_name(settings: Sequence[Setting]) -> str:
     """Label of the baseline row, or what was asked for where it has several labels or none."""
     labels = {row.label for setting in settings for row in setting.group.rows if row.is_baseline}
@@ -162,6 +184,11 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
                 "judge": judge_of(setting.group),
                 "samples": setting.section in linked,
                 "controls": setting.group.controls,
+                "speechless": {
+                    index[row.label]: score
+                    for row in setting.group.rows
+                    if (score := _speechless(setting, row)) is not None
+                },
                 "partial": [index[row.label] for row in setting.group.rows if row.run.record.partial],
                 "scores": [
                     [index[row.label], *setting.score(row), *_band(row, setting.group.primary)]
@@ -172,6 +199,14 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
             for setting, each in zip(settings, provenance, strict=True)
         ],
     }
+
+
+def _speechless(setting: Setting, row: BoardRow) -> float | None:
+    """The best score of a row without the speech; None where it was not tried."""
+    metric = setting.group.primary
+    found = [control.record.metrics.get(metric) for control in row.controls.values()]
+    scores = [setting.points(value.value)[0] for value in found if value is not None]
+    return (max if setting.higher_is_better else min)(scores) if scores else None
 
 
 def _band(row: BoardRow, metric: str) -> list[int]:
@@ -193,12 +228,14 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
                 "versus": setting.difference(row.versus.get(metric)),
                 "gap": setting.difference(row.gap.get(metric)),
                 "ceiling": row.ceiling,
-                "retained": _retained(row, metric),
+                "retained": retained_shares(row, metric),
                 "n": record.metrics[metric].n,
                 "missing": record.metrics[metric].n_missing,
                 "items": record.n,
                 "failures": failures_of(record),
                 "rtfx": speed_of(record),
+                "size": size_of(record),
+                "parts": parts_of(record),
                 "date": record.created[:10],
                 "weights": weights_of(row.run),
                 "run": f"{published_folder(row.run)}/{RUN_FILE}",
@@ -208,7 +245,7 @@ def setting_data(setting: Setting, models: Sequence[Model]) -> dict[str, Any]:
     return {"rows": rows, "pairs": list(_pairs(setting, index))}
 
 
-def _retained(row: BoardRow, metric: str) -> dict[str, list[float]]:
+def retained_shares(row: BoardRow, metric: str) -> dict[str, list[float]]:
     """What remains of a score without the speech, in percent with the ends of its interval, by the control."""
     shares = {name: by_metric.get(metric) for name, by_metric in row.retained.items()}
     return {
@@ -242,6 +279,26 @@ def speed_of(record: RunRecord) -> float | None:
     """Seconds of audio answered per second, to three digits; None where everything came from the cache."""
     rtfx = record.timing.rtfx
     return float(f"{rtfx:.3g}") if rtfx > 0 else None
+
+
+def size_of(record: RunRecord) -> int | None:
+    """Number of parameters; None where the record does not say, or there are none."""
+    return _amount(record.model.get("n_parameters"))
+
+
+def parts_of(record: RunRecord) -> list[tuple[str, int]]:
+    """Parameters by part, where the record tells them: those of a cascade's recogniser and of its LLM."""
+    total, text = size_of(record), record.model.get("text")
+    llm = _amount(text.get("n_parameters")) if isinstance(text, Mapping) else None
+    if record.model.get("kind") != "cascade" or total is None or llm is None or total <= llm:
+        return []
+    return [("recogniser", total - llm), ("LLM", llm)]
+
+
+def _amount(value: Any) -> int | None:
+    """A record is somebody else's: a number that counts something, or None."""
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST_PARAMETERS
+    return value if counts else None
 
 
 def weights_of(run: LoadedRun) -> str:

@@ -1,7 +1,8 @@
 """Forest plots: differences with their intervals, drawn in the cells of a table that holds their numbers as well."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from markupsafe import Markup
 
@@ -13,6 +14,7 @@ from rba_bench.leaderboard.site.axes import linear_axis
 from rba_bench.leaderboard.site.facts import Setting
 from rba_bench.leaderboard.tables import interval_text
 
+OPEN_ROWS = 40  # that are shown at once; the blocks after them unfold
 MOST_ROWS = 90  # of all blocks of a board together; its main table has all rows
 FAR = 2.0  # times what nine of ten ends keep to: an axis does not go further
 MINUS = "\u2212"
@@ -67,6 +69,18 @@ class Forest:
     axis: Markup
     blocks: list[ForestBlock]
     clipped: bool
+
+    def parts(self) -> tuple["Forest", "Forest | None"]:
+        """The blocks that are shown at once, and the others; None where there are none."""
+        count = shown_at_once([len(block.rows) for block in self.blocks])
+        rest = self.blocks[count:]
+        return replace(self, blocks=self.blocks[:count]), replace(self, blocks=rest) if rest else None
+
+
+def shown_at_once(sizes: Sequence[int]) -> int:
+    """How many blocks of these numbers of rows are shown at once, at least one."""
+    totals = accumulate(sizes)
+    return max(1, sum(total <= OPEN_ROWS for total in totals))
 
 
 def difference_forest(settings: Sequence[Setting]) -> Forest | None:

@@ -2,11 +2,12 @@
 // The main table of the front page: filters, search, sorting, and the comparison of two models. What is chosen stands in
 // the address. Texts of others reach the page as text nodes only.
 (function () {
+  const LONG = 60; // letters of a name that may be cut where it is shown
   const STEP = 50; // rows that are added at a time
   const SVG = "http://www.w3.org/2000/svg";
   const SHOWS = {
     scores: "scores and ranks", differences: "differences from the baseline", gaps: "gap to the text ceiling",
-    failures: "not ok", speed: "speed (RTFx)",
+    failures: "not ok", speed: "speed (RTFx)", size: "parameters",
   };
   const VERDICTS = { "1": "better", "-1": "worse", "0": "not told apart" };
   const board = JSON.parse(document.getElementById("data").textContent);
@@ -87,7 +88,9 @@
       ? element("a", { href: sampleAddress(setting, [label]), title: "Answers of " + label }, value)
       : element("b", {}, value);
     const partial = setting.partial.includes(model) ? element("span", { class: "badge bad" }, "partial") : null;
-    return cell([rank, partial, main, element("span", { class: "ends" }, ends)], row[1]);
+    const without = setting.speechless[model] ?? null; // the best score of a control
+    const speechless = without === null ? null : element("span", { class: "ends" }, "no speech: " + number(without, setting.digits));
+    return cell([rank, partial, main, element("span", { class: "ends" }, ends), speechless], row[1]);
   }
 
   // Where a score comes from: a label and the facts behind it. A row has the weakest label of the scores that it shows.
@@ -168,7 +171,23 @@
     return cell([element("b", {}, value + " %"), element("span", { class: "ends" }, ends)], row.retained[control][0]);
   }
 
+  function size(parameters) {
+    for (const [unit, amount] of [["B", 1e9], ["M", 1e6], ["k", 1e3]]) {
+      if (parameters >= amount * 0.9995) return Number((parameters / amount).toPrecision(3)) + "\u00a0" + unit;
+    }
+    return String(parameters);
+  }
+
+  function sizeCell(row) {
+    if (row.size === null) return NOTHING;
+    const parts = row.parts.map(([name, parameters]) => name + " " + size(parameters)).join(" + ");
+    return cell([element("b", {}, size(row.size)), parts ? element("span", { class: "ends" }, parts) : null], row.size);
+  }
+
   const CONTROLS = [...new Set(board.settings.flatMap((setting) => setting.controls))];
+
+  const SHOW_NAMES = new Map([...Object.entries(SHOWS),
+    ...CONTROLS.map((control) => ["retained " + control, "retained without the speech: " + control])]);
 
   const DETAILED = {
     ...Object.fromEntries(CONTROLS.map((control) => ["retained " + control, (setting, row) => retainedCell(row, control)])),
@@ -176,11 +195,13 @@
     gaps: (setting, row) => ({ ...differenceCell(setting, row.gap), attributes: row.ceiling ? { title: "from " + row.ceiling } : {} }),
     failures: (setting, row) => failuresCell(row),
     speed: (setting, row) => (row.rtfx === null ? NOTHING : cell([String(row.rtfx)], row.rtfx)),
+    size: (setting, row) => sizeCell(row),
   };
 
   function heading(setting, kind) {
-    const lower = kind === "scores" || kind === "differences" || kind === "gaps" ? setting.lower : kind !== "speed";
-    return { title: setting.title, metric: setting.metric + (setting.lower ? ", lower is better" : ""), lower };
+    const ofScore = kind === "scores" || kind === "differences" || kind === "gaps";
+    const lower = kind === "gaps" ? !setting.lower : ofScore ? setting.lower : kind !== "speed";
+    return { title: setting.title, metric: ofScore ? setting.metric + (setting.lower ? ", lower is better" : "") : SHOW_NAMES.get(kind), lower };
   }
 
   function columnsOf(places, loaded) {
@@ -218,6 +239,7 @@
         column("retained " + control, "retained, " + control, (row) => retainedCell(row, control), true, "share of the score without the speech")),
       column("failures", "not ok", failuresCell, true),
       column("speed", "RTFx", (row) => DETAILED.speed(setting, row)),
+      column("size", "parameters", sizeCell, true),
       column("judge", "judge", () => textCell(setting.judge || "none")),
       column("provenance", "provenance", (row) => originCell(place, row.model, row.attestation)),
       column("date", "date", (row) => textCell(row.date)),
@@ -244,6 +266,13 @@
     });
   }
 
+  // By name; where one setting is shown, as it ranks them: models, then references, each by score.
+  function inOrder(models, places) {
+    if (places.length !== 1) return models;
+    const order = new Map(board.settings[places[0]].scores.map((row, place) => [row[0], place]));
+    return [...models].sort((a, b) => order.get(a) - order.get(b));
+  }
+
   function sorted(models, columns) {
     const column = columns.find((each) => each.key === state.sort) ?? (state.sort === "model" ? MODEL : null);
     if (!column) return models;
@@ -251,9 +280,9 @@
     const keys = new Map(models.map((model) => [model, column.cell(model).sort]));
     return [...models].sort((a, b) => {
       const [x, y] = [keys.get(a), keys.get(b)];
-      if (x === null || y === null) return (x === null) - (y === null) || a - b; // what is not known comes last
+      if (x === null || y === null) return (x === null) - (y === null) ; // what is not known comes last, equal ones as they were
       const order = typeof x === "string" ? (x < y ? -1 : x > y ? 1 : 0) : x - y;
-      return sign * order || a - b;
+      return sign * order;
     });
   }
 
@@ -285,7 +314,7 @@
       change({ compare: box.checked ? [...others.slice(-1), each.label] : others });
       holder.querySelector(`input[data-model="${model}"]`)?.focus();
     });
-    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", { class: "label" }, each.label)),
+    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", { class: "label clamped", title: each.label.length > LONG ? each.label : null }, each.label)),
       element("span", { class: "tags" }, element("span", { class: "badge" }, each.type), " ",
         badge(rowOrigin(model))));
   }
@@ -296,9 +325,9 @@
     const places = chosenSettings();
     const loaded = places.length === 1 || state.show !== "scores" ? await Promise.all(places.map((place) => load(board.settings[place]))) : [];
     if (turn !== drawing) return;
-    form.elements.show.disabled = places.length === 1; // one setting shows everything
+    form.elements.show.closest("label").hidden = places.length === 1; // one setting shows everything
     const columns = columnsOf(places, loaded);
-    const models = sorted(chosenModels(places), columns);
+    const models = sorted(inOrder(chosenModels(places), places), columns);
     const head = element("tr", {}, headCell(MODEL), ...columns.map(headCell));
     const body = element("tbody", {}, ...models.slice(0, shown).map((model) => element("tr", {}, modelCell(model),
       ...columns.map((column) => {
@@ -308,7 +337,7 @@
     holder.replaceChildren(element("table", {}, element("thead", {}, head), body));
     const missing = loaded.some((each) => each === null) ? " Files of site/settings/ are missing." : "";
     count.textContent = `${models.length} of ${board.models.length} rows, ${places.length} of ${board.settings.length} ` +
-      `columns of scores. Tick two models to compare them.${missing}`;
+      `columns of scores.${board.models.length > 1 ? " Tick two models to compare them." : ""}${missing}`;
     more.hidden = models.length <= shown;
     more.textContent = `Show ${Math.min(STEP, models.length - shown)} more of ${models.length} rows`;
     await compare(places, turn);
@@ -395,6 +424,7 @@
     const options = choices.length > 1 && all ? [["", all], ...choices] : choices;
     select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
     select.disabled = options.length < 2;
+    select.closest("label").hidden = select.disabled; // nothing to choose
   }
 
   function distinct(values) {
@@ -437,7 +467,7 @@
   fill("decoding", distinct(board.settings.map((setting) => setting.decoding)), "all");
   fill("type", distinct(board.models.map((model) => model.type)), "all");
   fill("provenance", distinct(board.provenances.map((origin) => origin[0])), "all");
-  fill("show", [...Object.entries(SHOWS), ...CONTROLS.map((control) => ["retained " + control, "retained without the speech: " + control])]);
+  fill("show", [...SHOW_NAMES]);
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => {

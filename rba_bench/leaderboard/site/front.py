@@ -1,34 +1,43 @@
 """The front page of a leaderboard: the answer, pictures, and the data of the main table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board_groups import BoardGroup
+from rba_bench.leaderboard.columns import score_cell
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.pages import MICRO, first_and_last_day, reference_notes
 from rba_bench.leaderboard.provenance import MEANINGS, PROVENANCES
-from rba_bench.leaderboard.site import pictures
 from rba_bench.leaderboard.site.answer import answer_of, missing_references, noun_of
 from rba_bench.leaderboard.site.facts import (
+    TYPES,
     Model,
     Setting,
     baseline_name,
     front_data,
+    in_order,
     judge_of,
     models_of,
     setting_data,
     settings_of,
 )
+from rba_bench.leaderboard.site.findings import findings_of
 from rba_bench.leaderboard.site.forest import difference_forest, gap_forest
+from rba_bench.leaderboard.site.pictures import robustness_charts, training_charts
+from rba_bench.leaderboard.site.reported import ReportedTable
 from rba_bench.leaderboard.site.shell import FOLDER, call_script, render_page
-from rba_bench.leaderboard.tables import SHORT
+from rba_bench.leaderboard.site.tradeoffs import machines_of, tradeoffs_of
+from rba_bench.leaderboard.site.without_speech import without_speech
+from rba_bench.leaderboard.tables import NOTHING, SHORT, TextTable
 from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
 
 PAGE = "index.html"
+STATIC_CELLS, STATIC_COLUMNS = 600, 20  # scores that a reader without scripts sees; index.md has all
 SETTINGS = f"{FOLDER}/settings"  # a file per setting, loaded when it is asked for
 
 
@@ -38,6 +47,7 @@ def front_files(
     tables: Sequence[str],
     linked: set[str],
     reported: str = "",
+    reported_tables: Sequence[ReportedTable] | None = None,
 ) -> dict[str, bytes]:
     """The front page and the data that it loads.
 
@@ -47,8 +57,10 @@ def front_files(
         tables: Names of the CSV files of the board.
         linked: Sections that have a page of samples.
         reported: Address of a page of reported numbers, "" for none.
+        reported_tables: Those of its tables that are of the board's benchmarks; None where it is not known what it
+            holds.
     """
-    settings = settings_of(sections)
+    settings = in_order(settings_of(sections))
     models = models_of(settings)
     page = render_page(
         "front.html.jinja",
@@ -62,6 +74,8 @@ def front_files(
             ("How to read", "#reading"),
         ],
         reported=reported,
+        reported_tables=reported_tables,
+        elsewhere=reported_tables is not None,
         data=script_json(front_data(settings, models, linked)),
         **_texts(settings, models, warnings, tables),
         **_pictures(settings, models),
@@ -84,7 +98,7 @@ def _texts(
     noun = noun_of(settings)
     counts = [
         count(n_models, "model"),
-        count(len(models) - n_models, "reference"),
+        *([count(len(models) - n_models, "reference")] if len(models) > n_models else []),
         count(len(settings), noun) + (" (a task with its decoding and its clips)" if noun != "task" else ""),
     ]
     return {
@@ -92,32 +106,76 @@ def _texts(
         "counts": ", ".join(counts),
         "days": first_and_last_day(run.record.created for run in runs),
         "answer": answer_of(settings),
+        "findings": findings_of(settings),
         "baseline": baseline_name(settings),
         "noun": noun,
         "warnings": warnings,
         "missing": list(missing_references(settings)),
         "references": [note.replace("`", "") for note in reference_notes(groups)],
-        "machines": pictures.machines_of(settings),
+        "machines": machines_of(settings),
         "downloads": [(name, quote(name)) for name in tables],
         "protocols": [_protocol(setting) for setting in settings],
         "provenances": [(label, MEANINGS[label]) for label in reversed(PROVENANCES)],
         "resamples": f"{RESAMPLES:,}",
         "fewest": FEWEST,
         "controlled": any(group.controls for group in groups),
+        "constants": any(row.kind == "constant" for group in groups if group.controls for row in group.rows),
+        "static": _static_table(settings, models),
     }
 
 
 def _pictures(settings: Sequence[Setting], models: Sequence[Model]) -> dict[str, Any]:
     """What the template shows."""
-    speeds, legend = pictures.speed_panels(settings, models)
     return {
         "differences": difference_forest(settings),
         "gaps": gap_forest(settings),
-        "speeds": speeds,
-        "legend": legend,
-        "robustness": pictures.robustness_charts(settings),
-        "training": pictures.training_charts(settings),
+        "tradeoffs": tradeoffs_of(
+            [each for each in settings if not each.group.perturbation] or settings, models
+        ),
+        "speechless": without_speech(settings),
+        "robustness": robustness_charts(settings),
+        "training": training_charts(settings),
     }
+
+
+@dataclass(frozen=True)
+class StaticTable:
+    """What stands in place of the table of scores where no script runs.
+
+    Attributes:
+        table: Scores with their intervals.
+        total: Rows that there are.
+        more: Whether the table lacks rows or settings.
+    """
+
+    table: TextTable
+    total: int
+    more: bool
+
+
+def _static_table(settings: Sequence[Setting], models: Sequence[Model]) -> StaticTable:
+    """As many scores as `STATIC_CELLS` allows: the first settings, and of these the first rows."""
+    few = settings[:STATIC_COLUMNS]
+    shown = models[: max(1, STATIC_CELLS // len(few))]
+    cells = {
+        (row.label, place): score_cell(setting.group, row, setting.group.primary)
+        for place, setting in enumerate(few)
+        for row in setting.group.rows
+    }
+    headings = [
+        f"{setting.title}, {setting.metric}{'' if setting.higher_is_better else ', lower is better'}"
+        for setting in few
+    ]
+    rows = [
+        [
+            model.label,
+            TYPES[model.kind],
+            *(cells.get((model.label, place), NOTHING) for place in range(len(few))),
+        ]
+        for model in shown
+    ]
+    table = TextTable(["model", "type", *headings], rows, numeric_from=2)
+    return StaticTable(table, len(models), len(rows) < len(models) or len(few) < len(settings))
 
 
 def _protocol(setting: Setting) -> dict[str, Any]:

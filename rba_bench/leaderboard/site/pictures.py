@@ -1,10 +1,9 @@
-"""The pictures of the front page beside its forest plots: speed, robustness, training.
+"""Charts of lines on the front page: scores under changed clips, and validation scores during training.
 
-Each names the table that holds its numbers.
+A chart of many lines names a few of them and draws the others thin and grey.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,175 +14,148 @@ from rba_bench.leaderboard.board_groups import BoardRow
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import Axis, linear_axis, tick_text
-from rba_bench.leaderboard.site.facts import TYPES, Model, Setting, speed_of
-from rba_bench.leaderboard.tables import interval_text
+from rba_bench.leaderboard.site.facts import Setting, in_order, judge_of, level_of
+from rba_bench.leaderboard.site.tradeoffs import direction
 from rba_bench.untrusted import plain
 
-PANELS, POINTS = 12, 800  # settings whose speeds are drawn, and their points together
-LABELLED = 25  # points of a panel up to which each has its number
-LINES = 8  # of a chart
+LINES = 8  # of a chart that have a colour and a name
+THIN = 40  # of a chart that have neither
+MOMENTS = 60  # of a training that are drawn
+CHARTS = 12  # of each sort on a page
+ROWS = 300  # numbers beside a chart
+TOLD = 40  # values that a description tells
+
+Values = list[tuple[float, float, float, float]]  # x, y, and the interval of y
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A picture with its heading."""
+class Chart:
+    """A chart of lines.
+
+    Attributes:
+        title: Its heading.
+        picture: The lines.
+        legend: Number, mark and name of each line that has a colour.
+        thin: Lines without a name.
+        left_out: Lines that are not drawn.
+        rows: Numbers: name, place on the horizontal axis, value.
+        unlisted: Numbers that are not among them.
+    """
 
     title: str
     picture: Markup
+    legend: list[tuple[str, Markup, str]]
+    thin: int
+    left_out: int
+    rows: list[tuple[str, str, str]]
+    unlisted: int
 
 
-@dataclass(frozen=True)
-class LegendEntry:
-    """The number of a model on the panels, and what it stands for."""
+def _chart(
+    curves: Mapping[str, Values],
+    axis: Axis,
+    texts: Sequence[str],
+    names: tuple[str, str, str, str],
+    reverse: bool = False,
+) -> Chart:
+    """A chart of curves, the most important first.
 
-    number: str
-    mark: Markup
-    label: str
-    type: str
+    Args:
+        curves: By name.
+        axis: The horizontal axis.
+        texts: At its ticks.
+        names: Heading, title, and what the axes show: the horizontal one, the vertical one.
+        reverse: Whether less is better.
+    """
+    heading, title, x_name, y_name = names
+    listed = list(curves.items())
+    lines = [svg.Line(label, values, str(place)) for place, (label, values) in enumerate(listed[:LINES], 1)]
+    others = [svg.Line(label, values) for label, values in listed[LINES : LINES + THIN]]
 
-
-def speed_panels(
-    settings: Sequence[Setting], models: Sequence[Model]
-) -> tuple[list[Panel], list[LegendEntry]]:
-    """Score against speed, a panel per setting; points carry the number of their model, which the legend names."""
-    numbers = {model.label: str(place + 1) for place, model in enumerate(models)}
-    named: set[str] = set()
-    panels: list[Panel] = []
-    for setting in settings[: min(PANELS, max(1, POINTS // len(models)))]:
-        rows = [(row, speed) for row in setting.group.rows if (speed := speed_of(row.run.record))]
-        if len(rows) < 2:
-            continue
-        leading = _leading(setting, rows)
-        points = []
-        for row, speed in rows:
-            value, low, high = setting.score(row)
-            leads = row.label in leading
-            number = numbers[row.label] if leads or row.kind != MODEL or len(rows) <= LABELLED else ""
-            named |= {row.label} if number else set()
-            title = (
-                f"{row.label}: {interval_text((value, low, high), digits=setting.digits)} at RTFx {speed:g}"
-            )
-            points.append(svg.Point(number, title, row.kind, speed, value, low, high, leads))
-        description = "; ".join(point.title for point in points[:LABELLED])
-        picture = svg.scatter(
-            points, "RTFx, seconds of audio per second", setting.metric, f"{setting.title}: score against speed",
-            description, reverse=not setting.higher_is_better,
-        )  # fmt: skip
-        panels.append(Panel(f"{setting.title}, {_direction(setting)}", picture))
-    legend = [
-        LegendEntry(numbers[model.label], svg.legend_mark(model.kind), model.label, TYPES[model.kind])
-        for model in models
-        if model.label in named
-    ]
-    return panels, legend
-
-
-def _direction(setting: Setting) -> str:
-    return setting.metric + (
-        "" if setting.higher_is_better else " (lower is better, so the axis is reversed)"
+    named = dict(zip(axis.ticks, texts, strict=True))
+    rows = [(label, named.get(x, f"{x:g}"), f"{y:g}") for label, values in listed for x, y, *_ in values]
+    description = "; ".join(f"{label} at {x}: {y}" for label, x, y in rows[:TOLD])
+    picture = svg.line_chart(lines, axis, texts, x_name, title, description, reverse, y_name, others)
+    legend = [(line.mark, svg.line_mark(place), line.label) for place, line in enumerate(lines)]
+    return Chart(
+        heading,
+        picture,
+        legend,
+        len(others),
+        len(listed) - len(lines) - len(others),
+        rows[:ROWS],
+        max(0, len(rows) - ROWS),
     )
 
 
-def _leading(setting: Setting, rows: Sequence[tuple[BoardRow, float]]) -> set[str]:
-    """Systems that take speech in of which none is both faster and better."""
-    sign = 1 if setting.higher_is_better else -1
-    systems = [
-        (row.label, sign * setting.score(row)[0], speed)
-        for row, speed in rows
-        if row.kind in (MODEL, "cascade")
-    ]
-    return {
-        label
-        for label, score, speed in systems
-        if not any(s >= score and v >= speed and (s, v) != (score, speed) for _, s, v in systems)
-    }
+def robustness_charts(settings: Sequence[Setting]) -> list[Chart]:
+    """Scores of the settings that differ only in how the clips were changed: a chart for each kind of change."""
+    families: dict[tuple[str, ...], list[Setting]] = {}
+    for setting in in_order(settings):
+        group = setting.group
+        key = (group.task, group.record.protocol, group.data_hash, judge_of(group))
+        families.setdefault(key, []).append(setting)
+    charts = []
+    for family in families.values():
+        unchanged = [setting for setting in family if not setting.group.perturbation]
+        kinds: dict[str, list[Setting]] = {}
+        for setting in family:
+            if setting.group.perturbation:
+                kinds.setdefault(level_of(setting.group.perturbation)[0], []).append(setting)
+        charts += [_robustness_chart([*unchanged, *changed]) for changed in kinds.values()]
+    return [chart for chart in charts if chart is not None][:CHARTS]
 
 
-def machines_of(settings: Sequence[Setting]) -> list[str]:
-    """The machines that speeds were measured on."""
-    names: dict[str, None] = {}
-    for setting in settings:
-        for run in setting.group.runs:
-            hardware = run.record.hardware
-            device = plain(hardware.get("device", "")) or "unknown device"
-            chip = plain(hardware.get("cpu" if device == "cpu" else "name", ""))
-            names[f"{device} ({chip})" if chip else device] = None
-    return list(names)
-
-
-def robustness_charts(settings: Sequence[Setting]) -> list[Panel]:
-    """Scores of the settings that differ only in how the clips were changed, from unchanged to most changed."""
-    families: dict[tuple[str, str], list[Setting]] = {}
-    for setting in settings:
-        families.setdefault((setting.group.task, setting.group.record.protocol), []).append(setting)
-    return [chart for family in families.values() if (chart := _robustness_chart(family)) is not None]
-
-
-def _robustness_chart(family: Sequence[Setting]) -> Panel | None:
-    levels = sorted(family, key=lambda setting: _level(setting.group.perturbation))
+def _robustness_chart(family: Sequence[Setting]) -> Chart | None:
+    levels = sorted(
+        family, key=lambda setting: (bool(setting.group.perturbation), level_of(setting.group.perturbation))
+    )
     names = [setting.group.perturbation or "unchanged" for setting in levels]
-    if len(levels) < 2 or len(set(names)) < len(names) or names == ["unchanged"]:
+    if len(levels) < 2 or len(set(names)) < len(names):
         return None
-    values: dict[str, list[tuple[float, float, float, float]]] = {}
+    values: dict[str, Values] = {}
     for x, setting in enumerate(levels):
         for row in setting.group.rows:
             value, low, high = setting.score(row)
             values.setdefault(row.label, []).append((float(x), value, low, high))
-    lines = [svg.Line(label, found) for label, found in values.items() if len(found) > 1][:LINES]
-    if not lines:
+    rows = {row.label: row for setting in reversed(levels) for row in setting.group.rows}
+    order = sorted(
+        (label for label, found in values.items() if len(found) > 1),
+        key=lambda label: _importance(rows[label]),
+    )
+    if not order:
         return None
     first = levels[0]
     axis = Axis(0.0, float(len(levels) - 1), tuple(float(x) for x in range(len(levels))))
-    description = "; ".join(
-        f"{line.label}: " + ", ".join(f"{names[int(x)]} {value:g}" for x, value, *_ in line.values)
-        for line in lines
-    )
-    title = f"{first.group.task}: score by change of the clips"
-    chart = svg.line_chart(
-        lines, axis, names, "how every clip was changed", title, description, not first.higher_is_better
-    )
-    return Panel(f"{first.group.task}, {_direction(first)}", chart)
+    changed = [setting.group.perturbation for setting in levels if setting.group.perturbation]
+    family_name = f"{first.group.task}, {' to '.join(dict.fromkeys((changed[0], changed[-1])))}"
+    title = f"{family_name}: score by change of the clips"
+    return _chart(
+        {label: values[label] for label in order}, axis, names,
+        (f"{family_name}, {direction(first)}", title, "how every clip was changed", first.metric),
+        not first.higher_is_better,
+    )  # fmt: skip
 
 
-def _level(perturbation: str) -> tuple[bool, str, float]:
-    """Place of a perturbation on its axis: none first; of one kind, from mild to strong."""
-    number = re.search(r"-?\d+(\.\d+)?", perturbation)
-    kind = re.sub(r"-?\d+(\.\d+)?", "", perturbation)
-    amount = float(number[0]) if number else 0.0
-    falls = kind.startswith(("noise", "clip"))  # decibels of speech above noise: less is stronger
-    return bool(perturbation), kind, -amount if falls else amount
+def _importance(row: BoardRow) -> tuple[bool, bool]:
+    """Which lines get a name first: baseline, references, then models by their score."""
+    return not row.is_baseline, row.kind == MODEL
 
 
-@dataclass(frozen=True)
-class TrainingChart:
-    """Curves of one metric of validation, with the numbers in rows of label, step and value."""
-
-    title: str
-    picture: Markup
-    rows: list[tuple[str, str, str]]
-
-
-def training_charts(settings: Sequence[Setting]) -> list[TrainingChart]:
+def training_charts(settings: Sequence[Setting]) -> list[Chart]:
     """What the aligned models scored on their validation sets during training, as their records tell."""
-    by_metric: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
+    by_metric: dict[str, dict[str, Values]] = {}
     for setting in settings:
-        for row in setting.group.rows:
+        for row in sorted(setting.group.rows, key=lambda row: not row.is_baseline):
             metric, history = _history(row.run.record.model.get("training"))
             if len(history) > 1:
                 by_metric.setdefault(metric, {})[row.label] = [(x, y, y, y) for x, y in history]
     charts = []
-    for metric, curves in by_metric.items():
-        lines = [svg.Line(label, values) for label, values in sorted(curves.items())][:LINES]
-        axis = linear_axis([value[0] for line in lines for value in line.values])
+    for metric, curves in list(by_metric.items())[:CHARTS]:
+        axis = linear_axis([value[0] for values in curves.values() for value in values])
         texts = [tick_text(tick) for tick in axis.ticks]
         title = f"{metric} on the validation set, by training step"
-        rows = [(line.label, f"{x:g}", f"{y:g}") for line in lines for x, y, *_ in line.values]
-        description = "; ".join(f"{label} at step {step}: {value}" for label, step, value in rows[:40])
-        charts.append(
-            TrainingChart(
-                title, svg.line_chart(lines, axis, texts, "training step", title, description), rows
-            )
-        )
+        charts.append(_chart(curves, axis, texts, (title, title, "training step", metric)))
     return charts
 
 
@@ -192,7 +164,18 @@ def _history(training: Any) -> tuple[str, list[tuple[float, float]]]:
     validations = training.get("validations") if isinstance(training, Mapping) else None
     if not isinstance(validations, Mapping) or not isinstance(validations.get("history"), list):
         return "", []
-    return plain(validations.get("metric", "")), list(_numbers(validations["history"]))
+    return plain(validations.get("metric", "")), _thinned(list(_numbers(validations["history"])))
+
+
+def _thinned(history: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `MOMENTS` of the points, evenly, with the first and the last."""
+    last = len(history) - 1
+    places = (
+        {round(place * last / (MOMENTS - 1)) for place in range(MOMENTS)}
+        if last >= MOMENTS
+        else range(last + 1)
+    )
+    return [history[place] for place in sorted(places)]
 
 
 def _numbers(history: Sequence[Any]) -> Iterator[tuple[float, float]]:

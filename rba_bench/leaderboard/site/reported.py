@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from rba_bench.leaderboard.site.front import PAGE
 from rba_bench.leaderboard.site.shell import SHELL_FILES, render_page, site_assets
 from rba_bench.leaderboard.tables import TextTable
+
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)

@@ -4,40 +4,57 @@ Marks and lines get classes, never colours, so that a figure follows light and d
 which the policy of the pages forbids. Texts are escaped.
 """
 
+import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from rba_bench.leaderboard.site.axes import Axis, linear_axis, log_axis, tick_text
+from rba_bench.leaderboard.site.axes import Axis, linear_axis, tick_text
 
 LABEL = 18  # letters of a name beside a line
-ROOM = 0.25  # of the width of an axis that a number needs beside zero
+COLOURS = 8  # classes of lines
+ROWS = 3  # of texts below an axis, at most
+Y_LETTERS = 32  # of the name of a vertical axis
+ROOM = 0.42  # of the width of an axis that a number needs beside zero
 
 
 def interval_mark(axis: Axis, value: float, low: float, high: float, mark: int) -> Markup:
-    """One line of a forest plot, as wide as its cell: grid, zero, interval and value.
+    """One line of a forest plot, as wide as its cell: grid, zero, interval and value; filled where `mark` is not 0.
 
     What lies beyond the axis is drawn at its end, with a mark.
     """
+    return score_mark(axis, (value, low, high), {1: "better", -1: "worse"}.get(mark, "open"))
+
+
+def score_mark(axis: Axis, ends: tuple[float, float, float], kind: str, level: float | None = None) -> Markup:
+    """A value with its interval, as wide as its cell.
+
+    Args:
+        axis: Of the whole column.
+        ends: Value, lower and upper end.
+        kind: Class of the mark; `open` is not filled.
+        level: Where a dashed line stands, for a value that all rows are read against.
+    """
+    value, low, high = ends
     pieces = [
         Markup('<line class="{}" x1="{}" x2="{}" y1="0" y2="100%"/>').format(
             "zero" if tick == 0 else "grid", place, place
         )
         for tick, place in ((tick, _percent(axis.share(tick))) for tick in axis.ticks)
     ]
-    kind = {1: "better", -1: "worse"}.get(mark, "open")
-    ends = sorted((axis.share(low), axis.share(high)))
+    if level is not None:
+        place = _percent(axis.share(level))
+        pieces.append(Markup('<line class="level" x1="{}" x2="{}" y1="0" y2="100%"/>').format(place, place))
+    places = sorted((axis.share(low), axis.share(high)))
     pieces.append(
         Markup('<line class="range {}" x1="{}" x2="{}" y1="50%" y2="50%"/>').format(
-            kind, *map(_percent, ends)
+            kind, *map(_percent, places)
         )
     )
-    point = _percent(axis.share(value))
-    if mark:
-        pieces.append(Markup('<circle class="point {}" cx="{}" cy="50%" r="4"/>').format(kind, point))
-    else:
-        pieces.append(Markup('<circle class="point open" cx="{}" cy="50%" r="3.5"/>').format(point))
+    point, radius = _percent(axis.share(value)), "3.5" if kind == "open" else "4"
+    pieces.append(Markup('<circle class="point {}" cx="{}" cy="50%" r="{}"/>').format(kind, point, radius))
     beyond = (("-6", "\u2039", low < axis.low), ("100%", "\u203a", high > axis.high))
     pieces += [
         Markup('<text x="{}" y="75%" class="beyond">{}</text>').format(x, sign)
@@ -65,73 +82,99 @@ def interval_axis(axis: Axis) -> Markup:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A point of a scatter plot.
+class Line:
+    """A line of a chart: `values` holds x, y and the interval of y (y twice where it has none).
 
     Attributes:
-        label: Short text beside it; "" for a small point without text and interval.
-        title: What a pointer shows.
-        shape: `model`, `ceiling`, `cascade` or `constant`.
-        x: Its place.
-        y: Its height.
-        low: Lower end of the interval of `y`.
-        high: Upper end.
-        leads: Whether no other point is both better and faster.
+        label: Its name.
+        values: From left to right.
+        mark: Short text at its end that a legend explains; "" for the name.
     """
 
     label: str
-    title: str
-    shape: str
-    x: float
-    y: float
-    low: float
-    high: float
-    leads: bool = False
-
-
-def scatter(
-    points: Sequence[Point], x_name: str, y_name: str, title: str, description: str, reverse: bool
-) -> Markup:
-    """Points with the intervals of their heights, and the line of those that lead."""
-    width, height, left, right, top, bottom = 300, 200, 34, 20, 8, 32
-    x_axis = log_axis([point.x for point in points])
-    y_axis = linear_axis([end for point in points for end in (point.low, point.high)], reverse=reverse)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + x_axis.share(x) * (width - left - right),
-            height - bottom - y_axis.share(y) * (height - top - bottom),
-        )
-
-    pieces = _frame(x_axis, y_axis, (width, height, left, right, top, bottom), x_name)
-    front = sorted((place(point.x, point.y) for point in points if point.leads), key=lambda each: each[0])
-    if len(front) > 1:
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in _steps(front))
-        pieces.append(Markup('<polyline class="front" points="{}"/>').format(corners))
-    spots = [place(point.x, point.y) for point in points]
-    labels = _place_labels(spots)
-    for point, (x, y), label in zip(points, spots, labels, strict=True):
-        if not point.label:  # one of hundreds
-            pieces.append(_shape(point.shape, x, y, small=True))
-            continue
-        ends = (f"{place(point.x, end)[1]:.1f}" for end in (point.low, point.high))
-        bar = Markup('<line class="range {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-            point.shape, f"{x:.1f}", f"{x:.1f}", *ends
-        )
-        text = Markup('<text class="label" x="{}" y="{}">{}</text>').format(
-            f"{label[0]:.1f}", f"{label[1] + 3.5:.1f}", point.label
-        )
-        mark = _shape(point.shape, x, y)
-        pieces.append(Markup("<g><title>{}</title>{}{}{}</g>").format(point.title, bar, mark, text))
-    return _figure(width, height, title, description, pieces)
+    values: Sequence[tuple[float, float, float, float]]
+    mark: str = ""
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a chart: `values` holds x, y and, where it has one, the interval of y."""
+class Plot:
+    """A field with two axes and room for their numbers; sizes are in units of the picture."""
 
-    label: str
-    values: Sequence[tuple[float, float, float, float]]
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    x_axis: Axis
+    y_axis: Axis
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pair of values stands."""
+        return (
+            self.left + self.x_axis.share(x) * (self.width - self.left - self.right),
+            self.height - self.bottom - self.y_axis.share(y) * (self.height - self.top - self.bottom),
+        )
+
+    def frame(self, x_name: str, y_name: str, x_texts: Sequence[str]) -> list[Markup]:
+        """Grid, numbers and names of the axes."""
+        end, ground = self.width - self.right, self.height - self.bottom
+        pieces = []
+        for tick in self.y_axis.ticks:
+            y = self.place(self.x_axis.low, tick)[1]
+            pieces.append(
+                Markup(
+                    '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+                    '<text x="{}" y="{}" text-anchor="end">{}</text>'
+                ).format(
+                    self.left, end, f"{y:.1f}", f"{y:.1f}", self.left - 5, f"{y + 3.5:.1f}", tick_text(tick)
+                )
+            )
+        places = [self.place(tick, self.y_axis.low)[0] for tick in self.x_axis.ticks]
+        for x, text, row in zip(places, x_texts, _text_rows(places, x_texts), strict=True):
+            pieces.append(
+                Markup(
+                    '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>'
+                    '<text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
+                ).format(f"{x:.1f}", ground, ground + 4, ground + 15 + 11 * row, text)
+            )
+        middle = f"{(self.left + end) / 2:.1f}"
+        pieces.append(
+            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                middle, self.height - 3, x_name
+            )
+        )
+        if y_name:
+            height = f"{(self.top + ground) / 2:.1f}"
+            pieces.append(
+                Markup(
+                    '<text x="9" y="{0}" text-anchor="middle" transform="rotate(-90 9 {0})">{1}</text>'
+                ).format(height, cut(y_name, Y_LETTERS))
+            )
+        return pieces
+
+
+def text_rows_needed(count: int, texts: Sequence[str], width: float) -> int:
+    """Rows that texts below an axis of this width need so as not to lie over each other."""
+    longest = max(map(text_width, texts), default=0.0) + 8.0
+    return min(ROWS, max(1, math.ceil(longest * (count - 1) / width)))
+
+
+def text_width(text: str) -> float:
+    """About how wide a text of a picture is; letters of East Asia are twice as wide."""
+    return sum(10.5 if unicodedata.east_asian_width(letter) in "WF" else 5.8 for letter in text)
+
+
+def cut(text: str, letters: int) -> str:
+    """At most so many letters, the last of them three dots where some are left out."""
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def _text_rows(places: Sequence[float], texts: Sequence[str]) -> list[int]:
+    """The row of each text below an axis: one for all where they fit side by side."""
+    width = places[-1] - places[0] if len(places) > 1 else 1.0
+    rows = text_rows_needed(len(places), texts, width) if len(places) > 1 else 1
+    return [place % rows for place in range(len(places))]
 
 
 def line_chart(
@@ -142,91 +185,78 @@ def line_chart(
     title: str,
     description: str,
     reverse: bool = False,
+    y_name: str = "",
+    others: Sequence[Line] = (),
 ) -> Markup:
-    """Lines with their names at the right end; each has a class of its own, `line-0`, `line-1` ..."""
-    width, height, left, right, top, bottom = 420, 220, 40, 120, 8, 34
-    y_axis = linear_axis(
-        [end for line in lines for value in line.values for end in value[1:]], reverse=reverse
-    )
+    """Lines with their names at the right end; each has a class of its own, `line-0`, `line-1` ...
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + x_axis.share(x) * (width - left - right),
-            height - bottom - y_axis.share(y) * (height - top - bottom),
-        )
-
-    pieces = _frame(x_axis, y_axis, (width, height, left, right, top, bottom), x_name, x_texts)
-    ends = [place(*line.values[-1][:2]) for line in lines]
-    heights = _spread([y for _, y in ends], 12.0, top + 4.0, height - bottom - 2.0)
-    for number, (line, label_y) in enumerate(zip(lines, heights, strict=True)):
-        name = f"line-{number % 8}"
-        marks = [Markup("<title>{}</title>").format(line.label)]
-        corners = " ".join("{:.1f},{:.1f}".format(*place(*value[:2])) for value in line.values)
-        marks.append(Markup('<polyline class="curve" points="{}"/>').format(corners))
-        for x, y, low, high in line.values:
-            spot, bar = place(x, y), [place(x, end)[1] for end in (low, high)]
-            marks.append(
-                Markup('<circle cx="{}" cy="{}" r="2.5"/>').format(*(f"{each:.1f}" for each in spot))
-            )
-            if low != high:
-                marks.append(
-                    Markup('<line x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-                        f"{spot[0]:.1f}", *(f"{each:.1f}" for each in bar)
-                    )
-                )
-        short = line.label if len(line.label) <= LABEL else line.label[: LABEL - 1] + "…"
+    Args:
+        lines: Those with colours; where one has a mark, all marks stand at the ends in place of the names.
+        x_axis: The horizontal axis.
+        x_texts: What is written at its ticks.
+        x_name: What it shows.
+        title: Of the picture.
+        description: The same in words.
+        reverse: Whether less is better, so that the vertical axis is turned round.
+        y_name: What the vertical axis shows.
+        others: Thin lines without names and intervals, below the others.
+    """
+    marked = any(line.mark for line in lines)
+    half = text_width(x_texts[-1]) / 2 + 4.0 if x_texts else 0.0  # of the last text, which stands at the end
+    left, right = 40 + 12 * bool(y_name), max(26, math.ceil(half)) if marked else 120
+    rows = text_rows_needed(len(x_texts), x_texts, 420 - left - right)
+    values = [value for line in lines for value in line.values]
+    heights = [end for value in values for end in value[1:]]
+    heights += [value[1] for line in others for value in line.values]
+    y_axis = linear_axis(heights, reverse=reverse)
+    plot = Plot(420, 220 + 11 * (rows - 1), left, right, 8, 34 + 11 * (rows - 1), x_axis, y_axis)
+    pieces = plot.frame(x_name, y_name, x_texts)
+    for line in others:
+        title_of = Markup("<title>{}</title>").format(line.label)
+        pieces.append(Markup('<g class="other">{}{}</g>').format(title_of, _curve(plot, line)))
+    ends = [plot.place(*line.values[-1][:2]) for line in lines]
+    spread = _spread([y for _, y in ends], 12.0, plot.top + 4.0, plot.height - plot.bottom - 2.0)
+    for number, (line, label_y) in enumerate(zip(lines, spread, strict=True)):
+        marks = [Markup("<title>{}</title>").format(line.label), _curve(plot, line)]
+        marks += [_spot(plot, *value) for value in line.values]
+        text = line.mark if marked else cut(line.label, LABEL)
         marks.append(
             Markup('<text class="label" x="{}" y="{}">{}</text>').format(
-                f"{width - right + 8}", f"{label_y + 4:.1f}", short
+                plot.width - plot.right + 8, f"{label_y + 4:.1f}", text
             )
         )
-        pieces.append(Markup('<g class="{}">{}</g>').format(name, Markup("").join(marks)))
-    return _figure(width, height, title, description, pieces)
+        pieces.append(Markup('<g class="line-{}">{}</g>').format(number % COLOURS, Markup("").join(marks)))
+    return figure(plot.width, plot.height, title, description, pieces)
 
 
-def _frame(
-    x_axis: Axis,
-    y_axis: Axis,
-    sizes: tuple[int, int, int, int, int, int],
-    x_name: str,
-    x_texts: Sequence[str] = (),
-) -> list[Markup]:
-    """Grid, ticks and the name of the horizontal axis."""
-    width, height, left, right, top, bottom = sizes
-    pieces = []
-    for tick in y_axis.ticks:
-        y = height - bottom - y_axis.share(tick) * (height - top - bottom)
-        pieces.append(
-            Markup(
-                '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>'
-            ).format(left, width - right, f"{y:.1f}", f"{y:.1f}", left - 5, f"{y + 3.5:.1f}", tick_text(tick))
-        )
-    for place, tick in enumerate(x_axis.ticks):
-        x = left + x_axis.share(tick) * (width - left - right)
-        text = x_texts[place] if x_texts else tick_text(tick)
-        pieces.append(
-            Markup(
-                '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="middle">{}</text>'
-            ).format(
-                f"{x:.1f}",
-                f"{x:.1f}",
-                height - bottom,
-                height - bottom + 4,
-                f"{x:.1f}",
-                height - bottom + 15,
-                text,
+def line_mark(number: int) -> Markup:
+    """A piece of line number `number` of a chart, for a legend."""
+    return _svg(
+        '<svg class="mark" width="22" height="12" aria-hidden="true" focusable="false">',
+        [
+            Markup('<g class="line-{}"><polyline class="curve" points="0,6 22,6"/></g>').format(
+                number % COLOURS
             )
-        )
-    middle = (left + width - right) / 2
-    pieces.append(
-        Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            f"{middle:.1f}", height - 3, x_name
-        )
+        ],
     )
-    return pieces
 
 
-def _shape(shape: str, x: float, y: float, small: bool = False) -> Markup:
+def _curve(plot: Plot, line: Line) -> Markup:
+    corners = " ".join("{:.1f},{:.1f}".format(*plot.place(*value[:2])) for value in line.values)
+    return Markup('<polyline class="curve" points="{}"/>').format(corners)
+
+
+def _spot(plot: Plot, x: float, y: float, low: float, high: float) -> Markup:
+    """A value with its interval, where it has one."""
+    across, height = plot.place(x, y)
+    spot = Markup('<circle cx="{}" cy="{}" r="2.5"/>').format(f"{across:.1f}", f"{height:.1f}")
+    if low == high:
+        return spot
+    ends = [f"{plot.place(x, end)[1]:.1f}" for end in (low, high)]
+    return spot + Markup('<line x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(f"{across:.1f}", *ends)
+
+
+def shape_mark(shape: str, x: float, y: float, small: bool = False) -> Markup:
     """The mark of a kind of row."""
     if small:
         return Markup('<circle class="{}" cx="{}" cy="{}" r="1.5"/>').format(shape, f"{x:.1f}", f"{y:.1f}")
@@ -247,36 +277,8 @@ def legend_mark(shape: str) -> Markup:
     """The mark of a kind of row, for a legend."""
     return _svg(
         '<svg class="mark" width="12" height="12" aria-hidden="true" focusable="false">',
-        [_shape(shape, 6, 6)],
+        [shape_mark(shape, 6, 6)],
     )
-
-
-def _steps(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Corners of the line behind which nothing leads: down at each point, then level to the next, faster one."""
-    corners = [front[0]]
-    for x, y in front[1:]:
-        corners += [(corners[-1][0], y), (x, y)]
-    return corners
-
-
-def _place_labels(spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where the number of each point stands: the first free place around it, else at its right."""
-    taken = list(spots)
-    placed = []
-    for x, y in spots:
-        places = [
-            (x + dx, y + dy)
-            for dx, dy in ((6, 0), (-12, 0), (5, -9), (5, 9), (-11, -9), (-11, 9), (-3, -14), (-3, 14))
-        ]
-        free = [
-            (a, b)
-            for a, b in places
-            if all(abs(a + 3 - u) > 7 or abs(b - v) > 8 for u, v in taken if (u, v) != (x, y))
-        ]
-        best = (free or places)[0]
-        taken.append((best[0] + 3, best[1]))
-        placed.append(best)
-    return placed
 
 
 def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -301,7 +303,8 @@ def _svg(start: str, pieces: Sequence[Markup]) -> Markup:
     return Markup(start) + Markup("").join(pieces) + Markup("</svg>")
 
 
-def _figure(width: int, height: int, title: str, description: str, pieces: Sequence[Markup]) -> Markup:
+def figure(width: int, height: int, title: str, description: str, pieces: Sequence[Markup]) -> Markup:
+    """A whole picture with its title and the same in words."""
     head = Markup(
         '<svg class="figure" viewBox="0 0 {} {}" role="img"><title>{}</title><desc>{}</desc>'
     ).format(width, height, title, description)

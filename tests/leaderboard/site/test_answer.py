@@ -68,7 +68,7 @@ def test_many_models_are_counted(tmp_path: Path) -> None:
         "apart from it on any."
     )
     assert sentence(tmp_path / "b", {"sft": 0.5, "a": 0.9, "b": 0.9, "c": 0.95, "d": 0.9}) == (
-        "Of 4 models, 4 are better than sft on the one task and none are worse."
+        "Of 4 models, all are better than sft on the one task and none is worse."
     )
     alike = dict.fromkeys(("sft", "a", "b", "c", "d"), 0.5)
     assert (
@@ -83,6 +83,10 @@ def test_without_models_or_baseline_the_sentence_says_so(tmp_path: Path) -> None
     assert sentence(tmp_path / "b", {"x": 0.5, "y": 0.6}) == (
         "Nothing was tested, as no row is called sft: build the board again with --baseline and a row of it (x or y)."
     )
+    assert sentence(tmp_path / "e", {"a": 0.5, "text": 1.2}) == (
+        "a is the only model: it scores 56.7 [48.3, 64.7] on micro_task0 (alias_match %)."
+    )
+    assert sentence(tmp_path / "f", {"a": 0.5}, 2) == "a is the only model, so it is compared with nothing."
     assert sentence(tmp_path / "c", {"sft": 0.5}) == "sft is compared with nothing, as it is the only model."
     assert sentence(tmp_path / "d", {"a": 0.5, "cascade": 0.1}, baseline="cascade") == (
         "a is better than cascade on micro_task0."

@@ -12,13 +12,14 @@ from rba_bench.errors import UserError
 from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import board_differences
-from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import linear_axis, log_axis
 from rba_bench.leaderboard.site.build import page_address, site_files
 from rba_bench.leaderboard.site.facts import front_data, models_of, setting_data, settings_of
 from rba_bench.leaderboard.site.forest import Differences, draw_forest, gap_forest
-from rba_bench.leaderboard.site.pictures import robustness_charts, speed_panels, training_charts
+from rba_bench.leaderboard.site.pictures import robustness_charts, training_charts
+from rba_bench.leaderboard.site.scatter import Axes, Point, scatter
 from rba_bench.leaderboard.site.shell import POLICY, call_script
+from rba_bench.leaderboard.site.tradeoffs import tradeoffs_of
 from tests.leaderboard.site.site_boards import HOSTILE, load_settings, settings, write_board_records
 
 
@@ -163,11 +164,11 @@ def test_pictures_are_drawn_from_the_records_that_have_them(tmp_path: Path) -> N
     assert "unchanged" in robust.picture and "noise=10dB" in robust.picture
     [training] = training_charts(made)
     assert ("sft", "50", "1.7") in training.rows and training.title.startswith("loss")
-    panels, legend = speed_panels(made, models_of(made))
-    assert len(panels) == 3 and len(legend) == 7
+    drawn = tradeoffs_of(made, models_of(made))
+    assert len(drawn.speeds) == 3 and drawn.sizes == [] and len(drawn.legend) == 7
     gaps = gap_forest(made)
     assert gaps and {row.label for row in gaps.blocks[0].rows} >= {"sft", "cascade (ref)"}
-    for picture in [robust.picture, training.picture, *(panel.picture for panel in panels)]:
+    for picture in [robust.picture, training.picture, *(panel.picture for panel in drawn.speeds)]:
         tree = ElementTree.fromstring(picture)
         assert tree[0].tag == "title" and tree[1].tag == "desc" and tree[1].text
 
@@ -201,8 +202,8 @@ def test_axes_have_round_numbers_and_hold_all_values() -> None:
 
 
 def test_texts_in_pictures_are_escaped() -> None:
-    points = [svg.Point("<b>", "a & b", "model", x, 1.0, 0.5, 2.0) for x in (1.0, 10.0)]
-    drawn = svg.scatter(points, "<x>", "y", "</svg>", "\"'", reverse=False)
+    points = [Point("<b>", "a & b", "model", x, 1.0, 0.5, 2.0) for x in (1.0, 10.0)]
+    drawn = scatter(points, Axes("<x>", "y"), "</svg>", "\"'")
     texts = [each.text for each in ElementTree.fromstring(drawn).iter() if each.text]
     assert "<b>" in texts and "<x>" in texts and "</svg>" in texts and "a & b" in texts
 
