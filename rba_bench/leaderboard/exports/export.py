@@ -10,7 +10,7 @@ from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.exports.eval_results import export_eval_results
 from rba_bench.leaderboard.exports.every_eval_ever import export_every_eval_ever
 from rba_bench.leaderboard.exports.formats import Format
-from rba_bench.leaderboard.exports.latex import PREAMBLE, latex_table
+from rba_bench.leaderboard.exports.latex import PREAMBLE, engine_note, latex_table
 from rba_bench.leaderboard.exports.model_index import export_model_index
 from rba_bench.leaderboard.exports.origin import ExportedFiles, Origin, task_title
 from rba_bench.leaderboard.loaded_runs import find_runs, load_checked_run, without_copies
@@ -72,7 +72,7 @@ def export_latex(groups: Sequence[BoardGroup], origin: Origin) -> ExportedFiles:
         latex_table(table, [*notes, *_protocol_notes(groups, table.title)], f"tab:rba-bench-{number}")
         for number, table in enumerate(summary_tables(groups), start=1)
     ]
-    comments = [f"% {note}\n" for note in _addresses(origin)]
+    comments = [f"% {note}\n" for note in _addresses(origin)] + [engine_note("".join(tables))]
     return ExportedFiles({"": "\n".join(["".join([PREAMBLE, *comments]), *tables]).encode()})
 
 
