@@ -17,7 +17,13 @@ from rba_bench.leaderboard.loaded_runs import find_runs, load_checked_run, witho
 from rba_bench.leaderboard.pages import MICRO, reference_notes, summary_tables
 from rba_bench.leaderboard.tables import SHORT
 from rba_bench.leaderboard.verify import refuse_faulty
+from rba_bench.untrusted import plain
 
+OF_RUNS: tuple[Format, ...] = (
+    "eval-results",
+    "every-eval-ever",
+    "model-index",
+)  # the others are tables of a board
 MEANING = "Scores have 95 % intervals; * marks a difference whose interval excludes zero"
 
 
@@ -54,7 +60,9 @@ def export_records(
     if partial := [run for run in runs if run.record.partial]:
         raise UserError(f"{partial[0].folder} is partial (--limit): evaluate it without --limit")
     refuse_faulty(runs)
-    made = FORMATS[form](group_runs(runs, baseline), origin)
+    groups = group_runs(runs, baseline)
+    made = FORMATS[form](groups, origin)
+    controls = _controls(groups) if form in OF_RUNS else []
     if out.is_file() and "" not in made.files:
         raise UserError(f"--out {out} is a file, and {form} writes a folder")
     if out.is_dir() and "" in made.files:
@@ -62,7 +70,17 @@ def export_records(
     targets = {(inside(out, name) if name else out): content for name, content in made.files.items()}
     for path, content in targets.items():
         write_atomic(path, content)
-    return ExportResult(tuple(sorted(targets)), made.left_out)
+    return ExportResult(tuple(sorted(targets)), (*made.left_out, *controls))
+
+
+def _controls(groups: Sequence[BoardGroup]) -> list[str]:
+    """Runs without the speech: a score of theirs beside a full one would be taken for the model's."""
+    return [
+        f"{run.name} on {group.task}: a control ({plain(run.record.audio_control)}) is no score of the model"
+        for group in groups
+        for run in group.all_runs
+        if run.record.audio_control
+    ]
 
 
 def export_latex(groups: Sequence[BoardGroup], origin: Origin) -> ExportedFiles:

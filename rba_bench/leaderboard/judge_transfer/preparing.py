@@ -11,6 +11,7 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.scorers.judge import choose_judge_model
 from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.files import folder_name
+from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.judge_transfer import judging
 from rba_bench.leaderboard.judge_transfer.effects import families
 from rba_bench.leaderboard.judge_transfer.pair_set import Pair, choose_pairs, set_sha256
@@ -141,17 +142,23 @@ def _same_judge(judge: ColumnJudge, model: JudgeModel) -> bool:
 
 
 def _names(sections: Sequence[Section]) -> list[str]:
-    """Task of each section, with metric and hashes where that is not enough."""
-    short = [s.group.task + (f" {s.metric}" if s.against else "") for s in sections]
+    """Task of each section with what was done to its clips, and metric and hashes where that is not enough."""
+    tasks = [_task_title(s.group) for s in sections]
+    short = [task + (f" {s.metric}" if s.against else "") for task, s in zip(tasks, sections, strict=True)]
     names = [
-        name if short.count(name) == 1 else f"{s.group.task} {s.metric}"
-        for name, s in zip(short, sections, strict=True)
+        name if short.count(name) == 1 else f"{task} {s.metric}"
+        for name, task, s in zip(short, tasks, sections, strict=True)
     ]
     return [
         name if names.count(name) == 1
         else f"{name} {s.group.protocol_hash[:SHORT]}.{s.group.data_hash[:SHORT]}.{s.judge.sha256[:SHORT]}"
         for name, s in zip(names, sections, strict=True)
     ]  # fmt: skip
+
+
+def _task_title(group: BoardGroup) -> str:
+    changes = [change for change in (group.perturbation, plain(group.control)) if change]
+    return f"{group.task} ({', '.join(changes)})" if changes else group.task
 
 
 def default_folder(work: Work) -> Path:

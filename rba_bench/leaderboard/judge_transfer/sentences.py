@@ -121,9 +121,10 @@ def _scores(effects: Mapping[str, Any], kind: Kind) -> Iterator[str]:
     moved = _told_apart(rows)
     if moved:
         shifts = [kind.factor * row["difference"].value for row in moved]
+        ends = dict.fromkeys(f"{end:+.{kind.digits}f}" for end in (min(shifts), max(shifts)))
         yield (
             f"{plural} under A and B must not share a column: those of {len(moved)} of {len(rows)} models differ, by "
-            f"{min(shifts):+.{kind.digits}f} to {max(shifts):+.{kind.digits}f} points."
+            f"{' to '.join(ends)} points."
         )
     elif rows:
         yield (
