@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from rba_bench.api.boards import Comparison, Leaderboard, compare, leaderboard
     from rba_bench.api.evaluating import Run, Samples, Score, evaluate, load_run
+    from rba_bench.api.judging import JudgeTransfer, transfer_judge
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOMES = {
     ),
     "boards": ("Comparison", "Leaderboard", "compare"),
     "evaluating": ("Run", "Samples", "Score", "evaluate", "load_run"),
+    "judging": ("JudgeTransfer", "transfer_judge"),
 }
 _HOME = {name: f"rba_bench.api.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -56,6 +58,7 @@ __all__ = [
     "AudioError",
     "Checkpoint",
     "Comparison",
+    "JudgeTransfer",
     "Leaderboard",
     "MissingPrerequisite",
     "RbaError",
@@ -73,6 +76,7 @@ __all__ = [
     "load_run",
     "register",
     "synthesize",
+    "transfer_judge",
 ]
 
 

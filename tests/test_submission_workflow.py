@@ -1,18 +1,18 @@
 """Workflows for submissions: a fork's code never runs with a right to write, and their scripts do what they say."""
 
+import json
 import os
 import re
 import shutil
-import stat
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.leaderboard.given_submission import git, propose, repository_with, submitted
+from tests.leaderboard.given_submission import git, propose, published_run, repository_with, submitted
+from tests.workflow_runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".github" / "workflows"
@@ -71,84 +71,131 @@ def test_the_same_packages_are_installed_before_the_pull_request_is_read() -> No
     assert script(SUBMISSION, "Install the base") == script(COMMENT, "Install the default branch")
 
 
-class Runner:
-    """What a runner gives to a script: a checkout, an environment, and files for summary and outputs."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.checkout, self.temp = folder / "checkout", folder / "temp"
-        self.temp.mkdir()
-        self.summary, self.output = self.temp / "summary", self.temp / "output"
-        program = self.checkout / ".venv" / "bin" / "rba-bench"
-        program.parent.mkdir(parents=True)
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rba_bench "$@"\n')
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        files = {"GITHUB_STEP_SUMMARY": self.summary, "GITHUB_OUTPUT": self.output, "RUNNER_TEMP": self.temp}
-        self.environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), **{k: str(v) for k, v in files.items()}, **environment
-        }  # fmt: skip
-
-    def run(self, text: str) -> subprocess.CompletedProcess[str]:
-        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text]
-        return subprocess.run(
-            command, cwd=self.checkout, env=self.environment, capture_output=True, text=True
-        )
-
-
 @pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    """A checkout of a base whose server has a pull request, number 7, that adds a record."""
+def rehearse(tmp_path: Path) -> Callable[[Callable[[Path], object]], Runner]:
+    """Both workflows, run on a pull request of a fork that a change makes."""
     if shutil.which("git") is None or shutil.which("bash") is None:
         pytest.skip("needs git and bash")
-    server = repository_with(tmp_path / "server", "base", "sft")
-    head = git(server, "rev-parse", propose(server, submitted("rba-group")))
-    git(server, "update-ref", "refs/pull/7/head", head)
-    git(tmp_path, "clone", "-q", str(server), str(tmp_path / "checkout"))
-    base = git(server, "rev-parse", "main")
-    return Runner(tmp_path, NUMBER="7", BASE=base, HEAD_SHA=head)
+
+    def rehearsed(
+        change: Callable[[Path], object], *, meanwhile: Callable[[Path], object] | None = None
+    ) -> Runner:
+        project = repository_with(tmp_path / "project", "base", "sft")
+        head = git(project, "rev-parse", propose(project, change))
+        server = tmp_path / "server.git"
+        git(tmp_path, "clone", "-q", "--bare", str(project), str(server))
+        git(server, "fetch", "-q", str(project), f"{head}:refs/pull/7/head")
+        runner = Runner(tmp_path / "runner", server, 7)
+        if meanwhile is not None:
+            meanwhile(server)
+        runner.run(SUBMISSION)
+        assert not runner.comment.exists(), "the workflow that may read alone comments nothing"
+        runner.reviewed = runner.codes["Review"]
+        runner.run(COMMENT)
+        return runner
+
+    return rehearsed
 
 
-def test_the_scripts_review_a_pull_request_of_a_real_server(runner: Runner) -> None:
-    fetched = runner.run(script(SUBMISSION, "Fetch the pull request as data"))
-    assert fetched.returncode == 0, fetched.stderr
-    done = runner.run(script(SUBMISSION, "Review"))
-    assert done.returncode == 0, done.stderr
-    report = runner.summary.read_text()
-    assert report.startswith("### Records of runs: 1 pass") and "rba-group" in report
-    assert not (runner.checkout / "leaderboards" / "micro" / "records" / "rba-group").exists()
+def record(clone: Path, model: str = "rba-group") -> Path:
+    """Adds a record as `submit` does."""
+    submitted(model)(clone)
+    return clone / "leaderboards" / "micro" / "records" / model / published_run(model).name
 
 
-def test_the_comment_is_the_report_and_only_of_the_commit_that_was_checked(runner: Runner) -> None:
-    fetch = script(COMMENT, "Fetch the pull request as data")
-    assert runner.run(fetch).returncode == 0
-    done = runner.run(script(COMMENT, "Review"))
-    assert done.returncode == 0, done.stderr
-    first, *lines, last = runner.output.read_text().rstrip("\n").split("\n")
-    assert first == f"report<<{last}" and len(last) == 32
-    assert lines[0] == "### Records of runs: 1 pass" and not [line for line in lines if last in line]
-    posted = runner.temp / "posted"
-    gh = runner.checkout / ".venv" / "bin" / "gh"
-    gh.write_text(f'#!/bin/sh\necho "$@" > "{posted}.words"\ncat > "{posted}"\n')
-    gh.chmod(0o755)
-    runner.environment |= {
-        "PATH": f"{gh.parent}:{os.environ['PATH']}", "REPORT": "\n".join(lines), "GITHUB_REPOSITORY": "o/r"
-    }  # fmt: skip
-    [step] = COMMENT["jobs"]["comment"]["steps"]
-    assert runner.run(step["run"]).returncode == 0
-    assert posted.read_text().strip() == "\n".join(lines).strip()
-    assert Path(f"{posted}.words").read_text().startswith("pr comment 7 --repo o/r")
-    runner.environment["HEAD_SHA"] = "f" * 40
-    assert runner.run(fetch).returncode != 0
+def tampered(clone: Path) -> None:
+    file = record(clone) / "run.json"
+    values = json.loads(file.read_text())
+    values["metrics"]["asserted_match"]["value"] = 0.99
+    file.write_text(json.dumps(values))
 
 
-def test_a_refused_record_fails_the_check_and_is_reported_all_the_same(runner: Runner) -> None:
-    runner.run(script(SUBMISSION, "Fetch the pull request as data"))
-    file = next((runner.checkout / "leaderboards").glob("micro/records/sft/*/run.json"))
-    git(runner.checkout, "checkout", "-q", "refs/remotes/pull/head")
-    file.write_text(file.read_text() + " ")
-    git(runner.checkout, "commit", "-qam", "changed")
-    git(runner.checkout, "update-ref", "refs/remotes/pull/head", "HEAD")
-    git(runner.checkout, "checkout", "-q", "main")
-    done = runner.run(script(SUBMISSION, "Review"))
-    assert done.returncode == 1 and "records are only added" in runner.summary.read_text()
-    assert runner.run(script(COMMENT, "Review")).returncode == 0
-    assert "records are only added" in runner.output.read_text()
+def with_code_and_tests(clone: Path) -> None:
+    record(clone)
+    (clone / "code.py").write_text("raise SystemExit('owned')\n")
+    (clone / "tests").mkdir()
+    (clone / "tests" / "conftest.py").write_text("raise SystemExit('owned')\n")
+    folder = clone / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "submission.yml").write_text("on: push\n")
+    for file in (clone / "leaderboards" / "micro" / "records" / "sft").rglob("run.json"):
+        file.write_text(file.read_text() + " ")
+
+
+NAMES = (
+    "a b", "a\nb", "$(touch owned)", "`touch owned`", "'; touch owned; '", "--output=owned", "ü 漢字", "a\tb", '"x"',
+    "::set-output name=number::1", "EOF",
+)  # fmt: skip
+
+
+def strange_names(clone: Path) -> None:
+    records = record(clone).parent.parent
+    for name in NAMES:
+        folder = records / name / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    (records / os.fsdecode(b"\xff\xfe")).mkdir()
+    (records / os.fsdecode(b"\xff\xfe") / "run.json").write_text("{}")
+
+
+def check_comment(runner: Runner) -> str:
+    """What is posted is what the summary of the first workflow says; nothing of the pull request was run."""
+    text = runner.comment.read_text(encoding="utf-8")
+    report, last = runner.summary.read_text(encoding="utf-8"), f"This is about commit {runner.head}."
+    assert text.split() == [*report.split(), *last.split()] and text.endswith(f"\n\n{last}\n")
+    assert "owner/project" in (runner.folder / "gh.log").read_text() and not list(
+        runner.folder.rglob("owned")
+    )
+    assert not list(runner.folder.rglob("records/rba-group")), "the pull request is never checked out"
+    return text
+
+
+def test_a_good_record_passes_and_its_row_is_the_comment(rehearse: Any) -> None:
+    runner = rehearse(record)
+    assert runner.reviewed == 0, runner.logs
+    text = check_comment(runner)
+    assert text.startswith("### Records of runs: 1 pass") and "rba-group" in text
+    calls = [json.loads(line) for line in (runner.folder / "gh.log").read_text().splitlines()]
+    assert "head=contributor:my $(branch)" in calls[0]
+    assert calls[1][:5] == ["pr", "comment", "7", "--repo", "owner/project"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            tampered,
+            ["Records of runs: none passes", "asserted_match is recorded as 0.99, its samples give 0.427"],
+        ),
+        (with_code_and_tests, ["it also changes 3 other files", "records are only added", "the next push"]),
+        (strange_names, [f"it also changes {len(NAMES)} other files", "EOF/EOF lacks samples.jsonl.gz"]),
+    ],
+)
+def test_what_is_no_plain_submission_fails_and_the_comment_says_why(
+    rehearse: Any, change: Callable[[Path], None], said: list[str]
+) -> None:
+    runner = rehearse(change)
+    assert runner.reviewed == 1, runner.logs
+    text = check_comment(runner)
+    assert not [part for part in said if part not in text], text
+    assert (
+        text.count("```") % 2 == 0
+        and "\x1b" not in text
+        and "/sft/" + published_run("sft").name + " lacks" not in text
+    )
+
+
+def test_a_pull_request_that_moved_on_is_not_commented(rehearse: Any) -> None:
+    def pushed(server: Path) -> None:
+        git(server, "update-ref", "refs/pull/7/head", git(server, "rev-parse", "main"))
+
+    runner = rehearse(record, meanwhile=pushed)
+    assert runner.codes["Fetch the pull request as data"] == 1 and not runner.comment.exists()
+
+
+def test_a_commit_without_an_open_pull_request_ends_quietly(rehearse: Any, tmp_path: Path) -> None:
+    def closed(server: Path) -> None:
+        (tmp_path / "runner" / "pulls.json").write_text("[]")
+
+    runner = rehearse(record, meanwhile=closed)
+    assert runner.codes["Find the open pull request of this commit"] == 0 and not runner.comment.exists()

@@ -154,7 +154,7 @@ def leaderboard(
     with call_context(progress):
         from rba_bench.leaderboard.board import build_board
 
-        records = [RUNS / "eval"] if runs is None else _run_folders(runs)
+        records = [RUNS / "eval"] if runs is None else run_folders(runs)
         folder = RUNS / "leaderboard" if out is None else Path(out)
         built = build_board(
             records,
@@ -185,9 +185,10 @@ def compare(a: RunLike, b: RunLike, *, across: bool = False) -> Comparison:
     with call_context(progress=True):
         from rba_bench.leaderboard.compare_runs import compare_runs
 
-        return Comparison(compare_runs(_run_folders(a), _run_folders(b), across))
+        return Comparison(compare_runs(run_folders(a), run_folders(b), across))
 
 
-def _run_folders(runs: RunLike | Sequence[RunLike]) -> list[Path]:
+def run_folders(runs: RunLike | Sequence[RunLike]) -> list[Path]:
+    """Paths of runs, however they are given."""
     listed = [runs] if isinstance(runs, str | os.PathLike | Run) else runs
     return [path for run in listed for path in (run.paths if isinstance(run, Run) else (Path(run),))]

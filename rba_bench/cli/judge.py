@@ -17,7 +17,7 @@ app = typer.Typer(help="Compare judges, and judge records anew.", rich_markup_mo
 COST_COLUMNS = (
     "table",
     "judge",
-    "pairs",
+    "answers",
     "calls",
     "stored votes",
     "prompt tokens",
@@ -96,8 +96,9 @@ def transfer_command(
 ) -> None:
     """Compare two judges on the same answers, before one replaces the other.
 
-    Uses the stored verdicts of judge A and asks judge B in both orders. Reports agreement, biases, win rates and the
-    order of the models under both. The same command resumes an interrupted run. Default folder: below runs/judge.
+    Win rates, ratings and judged accuracies: uses the stored verdicts of judge A and asks judge B as the task does.
+    Reports agreement, biases, scores and the order of the models under both. The same command resumes an interrupted
+    run. Default folder: below runs/judge.
     """
     with stdout_reserved():
         from rba_bench.leaderboard.judge_transfer import transfer

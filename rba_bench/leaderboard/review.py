@@ -24,7 +24,12 @@ from rba_bench.untrusted import MAX_JSON, plain
 
 MOST_RUNS = 200  # in one pull request
 LARGEST = {RUN_FILE: MAX_JSON, PACKED_FILE: 32 * 2**20, MARK_FILE: BESIDE[MARK_FILE]}  # bytes; each is needed
-LONGEST_REPORT = 60_000  # letters; GitHub takes 65,536 in a comment
+# Bytes: GitHub takes 65,536 letters in a comment, and Linux 131,072 bytes in a variable, by which the report gets there
+LONGEST_REPORT = 60_000
+NEXT = (
+    "`rba-bench leaderboard submit RUN` says the same before a pull request is opened, and packs what passes. This "
+    "check runs again with the next push."
+)
 WIDTH = 160
 ORDINARY, ADDED = "100644", "A"  # mode of a file without rights to run; git's letter for a new file
 _NAME = r"[\w=+][\w.=+-]*"
@@ -76,7 +81,7 @@ class Review:
         count = f"{len(runs)} pass" if runs or not refused else "none passes"
         blocks = [f"### Records of runs: {count}{', others are refused' if runs and refused else ''}"]
         if refused:
-            blocks += ["Refused:", _fenced(refused)]
+            blocks += ["Refused:", _fenced(refused), NEXT]
         if self.submission and runs:
             blocks += ["The rows as they would stand on the board:", _fenced(_table_lines(self.submission))]
             blocks += ["Notes:", _fenced(self.submission.notes)] if self.submission.notes else []
@@ -160,7 +165,8 @@ def _faults(changes: Sequence[_Change]) -> Iterator[str]:
             yield f"{plain(change.path)} is on the board already, and records are only added"
         elif change.mode != ORDINARY:
             yield f"{plain(change.path)} is not an ordinary file (mode {change.mode})"
-        runs.setdefault(change.path.rpartition("/")[0], set()).add(found["file"])
+        if change.status == ADDED:
+            runs.setdefault(change.path.rpartition("/")[0], set()).add(found["file"])
     for folder, files in runs.items():
         if missing := LARGEST.keys() - files:
             yield f"{plain(folder)} lacks {', '.join(sorted(missing))}: pack it with rba-bench leaderboard submit"
@@ -225,7 +231,7 @@ def _fenced(lines: Sequence[str]) -> str:
     kept: list[str] = []
     length = 0
     for line in lines:
-        length += len(line) + 1
+        length += len(line.encode()) + 1
         if length > LONGEST_REPORT // 3:
             kept.append(
                 f"... and {len(lines) - len(kept)} more lines: rba-bench leaderboard review shows them"

@@ -1,15 +1,22 @@
-"""How far two judges agree on the same pairs of answers, and two rankings of the same models.
+"""How far two judges agree on the same answers, and two rankings of the same models.
 
 Everything is a function of a sum of rows, as in `rba_bench.metrics.bootstrap`, so its intervals draw whole clusters. A
-judge's verdict on a pair is a loss, a tie or a win of the model's answer: a preference below, at or above one half.
+judge's verdict is a loss, a tie or a win of the model's answer (wrong, undecided, right): a value below, at or above
+one half.
 
-    raw     p, the share of pairs with the same verdict
-    kappa   (p - e) / (1 - e), e = sum over verdicts of the product of both judges' shares (Cohen 1960)
-    ac1     the same with e = sum of s (1 - s) / (q - 1), s the mean of both shares, q verdicts that occur (Gwet 2008,
-            British Journal of Mathematical and Statistical Psychology 61:29). Where nearly all verdicts are alike,
-            kappa falls to 0 though the judges agree; AC1 does not
-    slope   points of preference for each doubling of the length of an answer against the baseline's (least squares)
-    tau     Kendall's tau-b of two lists of scores: 1 for the same order, -1 for the opposite one, 0 for no relation
+    raw       p, the share of answers with the same verdict
+    kappa     (p - e) / (1 - e), e = sum over verdicts of the product of both judges' shares (Cohen 1960, Educational
+              and Psychological Measurement 20:37)
+    ac1       the same with e = sum of s (1 - s) / (q - 1), s the mean of both shares, q verdicts that occur (Gwet 2008,
+              British Journal of Mathematical and Statistical Psychology 61:29). Where nearly all verdicts are alike,
+              kappa falls to 0 though the judges agree; AC1 does not
+    weighted  Cohen's kappa with quadratic weights (Cohen 1968, Psychological Bulletin 70:213): 1 - D / E, D the mean of
+              (a - b)^2, E what it would be if values of A met values of B by chance. Of values that are no categories
+              it is Lin's concordance correlation with variances over n (Lin 1989, Biometrics 45:255)
+    pearson   correlation of the values
+    spearman  correlation of their ranks, equal values sharing the mean rank
+    slope     points for each doubling of the length of an answer (least squares)
+    tau       Kendall's tau-b of two lists of scores: 1 for the same order, -1 for the opposite one, 0 for no relation
 """
 
 from collections.abc import Hashable, Sequence
@@ -77,6 +84,94 @@ def agreement(
     rows = np.zeros((len(first), VERDICTS * VERDICTS))
     rows[np.arange(len(first)), VERDICTS * first + second] = 1.0
     return _interval(rows, _Agreement(form, len(np.unique([first, second]))), clusters)
+
+
+class _Correlation(ScoreFn):
+    """Weighted kappa or Pearson's correlation from summed rows `(1, a, b, a a, b b, a b)`; NaN without spread."""
+
+    def __init__(self, weighted: bool) -> None:
+        self.weighted = weighted
+
+    def many(self, totals: Floats) -> Floats:
+        """Correlations `[m]`."""
+        n = totals[:, :1]
+        a, b, aa, bb, ab = np.divide(totals[:, 1:], n, out=np.zeros((len(n), 5)), where=n > 0).T
+        both, left, right = ab - a * b, aa - a * a, bb - b * b
+        if self.weighted:
+            return _ratio(2 * both, left + right + (a - b) ** 2)
+        return _ratio(both, np.sqrt(np.maximum(left, 0.0) * np.maximum(right, 0.0)))
+
+    def scale(self, rows: Floats, width: float | None) -> Scale:
+        """From -1 to 1."""
+        del rows, width
+        return Scale(2.0, -1.0, 1.0)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """Correlations; NaN where there is nothing to divide by."""
+    found = np.divide(above, below, out=np.full(len(above), np.nan), where=below > SAME)
+    return np.clip(found, -1.0, 1.0)
+
+
+def correlation(
+    a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], weighted: bool = False
+) -> Interval | None:
+    """Pearson's correlation of two judges' values, or kappa with quadratic weights; None where they do not vary.
+
+    Args:
+        a: Values of one judge, `[n]`.
+        b: Of the other, on the same scale.
+        clusters: Cluster of each answer.
+        weighted: Kappa, which also falls where one judge gives more than the other.
+    """
+    x, y = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    rows = np.column_stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
+    return _interval(rows, _Correlation(weighted), clusters)
+
+
+class _RankCorrelation(ScoreFn):
+    """Spearman's correlation from a summed table of values of A against values of B, `[m, p q]`; NaN without spread."""
+
+    def __init__(self, p: int, q: int) -> None:
+        self.shape = (p, q)
+
+    def many(self, totals: Floats) -> Floats:
+        """Correlations `[m]`."""
+        tables = totals.reshape(-1, *self.shape)
+        n = tables.sum(axis=(1, 2))
+        ranks = [_mean_ranks(tables.sum(axis=axis)) for axis in (2, 1)]
+        shares = tables / np.where(n > 0, n, 1.0)[:, None, None]
+        x, y = (rank - (n[:, None] + 1) / 2 for rank in ranks)  # less the mean rank
+        both = np.einsum("mpq,mp,mq->m", shares, x, y)
+        left, right = ((shares.sum(axis=axis) * rank**2).sum(axis=1) for axis, rank in ((2, x), (1, y)))
+        return _ratio(both, np.sqrt(left * right))
+
+    def scale(self, rows: Floats, width: float | None) -> Scale:
+        """From -1 to 1."""
+        del rows, width
+        return Scale(2.0, -1.0, 1.0)
+
+
+def _mean_ranks(counts: Floats) -> Floats:
+    """Rank of each value from how often the values occur, smallest first, `[m, k]`."""
+    return np.asarray(counts.cumsum(axis=1) - (counts - 1) / 2)
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable]) -> Interval | None:
+    """Spearman's correlation of two judges' grades, of which there are few; None where they do not vary.
+
+    Every resample is ranked anew.
+
+    Args:
+        a: Grades of one judge, `[n]`.
+        b: Of the other.
+        clusters: Cluster of each answer.
+    """
+    first, second = (np.asarray(values, dtype=np.float64).round(9) for values in (a, b))
+    (x, left), (y, right) = (np.unique(values, return_inverse=True) for values in (first, second))
+    rows = np.zeros((len(left), len(x) * len(y)))
+    rows[np.arange(len(left)), len(y) * left + right] = 1.0
+    return _interval(rows, _RankCorrelation(len(x), len(y)), clusters)
 
 
 class _Slope(ScoreFn):

@@ -36,7 +36,17 @@ def test_signatures_are_those_of_the_code() -> None:
 def test_every_public_name_and_member_is_on_the_page() -> None:
     named = set(re.findall(r"`(?:rba\.)?(\w+)[`(]", PAGE)) | set(re.findall(r"`(\w+)`, `", PAGE))
     assert not set(rba.__all__) - named - {"__version__"}
-    for name in ("AlignmentSet", "Checkpoint", "Comparison", "Leaderboard", "Run", "Samples", "Score"):
+    classes = (
+        "AlignmentSet",
+        "Checkpoint",
+        "Comparison",
+        "JudgeTransfer",
+        "Leaderboard",
+        "Run",
+        "Samples",
+        "Score",
+    )
+    for name in classes:
         members = {each for each in dir(getattr(rba, name)) if not each.startswith("_")}
         assert members <= named, (name, members - named)
 

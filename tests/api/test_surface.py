@@ -18,6 +18,7 @@ PUBLIC = [
     "AudioError",
     "Checkpoint",
     "Comparison",
+    "JudgeTransfer",
     "Leaderboard",
     "MissingPrerequisite",
     "RbaError",
@@ -35,6 +36,7 @@ PUBLIC = [
     "load_run",
     "register",
     "synthesize",
+    "transfer_judge",
 ]
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "numpy", "pyarrow", "pydantic", "rich")
 
@@ -100,21 +102,29 @@ ONLY_ON_THE_COMMAND_LINE = {
         "probe_items",
     },
     "build": {"records", "reported", "as_json"},
+    "transfer": {"dry_run", "as_json"},
 }
 
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [("eval", "evaluate"), ("train", "align"), ("synth", "synthesize"), ("build", "leaderboard")],
+    [
+        ("eval", "evaluate"),
+        ("train", "align"),
+        ("synth", "synthesize"),
+        ("build", "leaderboard"),
+        ("transfer", "transfer_judge"),
+    ],
 )
 def test_a_function_has_the_options_of_its_command(command: str, function: str) -> None:
-    from rba_bench.cli import evaluate, leaderboard, synth, train
+    from rba_bench.cli import evaluate, judge, leaderboard, synth, train
 
     commands = {
         "eval": evaluate.eval_command,
         "train": train.train_command,
         "synth": synth.synth_command,
         "build": leaderboard.build_board_command,
+        "transfer": judge.transfer_command,
     }
     offered = {name.rstrip("_") for name in inspect.signature(commands[command]).parameters}
     taken = inspect.signature(getattr(rba, function)).parameters

@@ -353,6 +353,8 @@ def test_a_long_report_is_cut_to_what_a_comment_takes(repository):
 
     text = Review(replace(found.submission, notes=notes), ()).markdown()
     assert len(text) < 65_536 and "more lines: rba-bench leaderboard review shows them" in text
+    wide = tuple("漢" * 100 for _ in range(2_000))  # a variable of a step takes 131,072 bytes
+    assert len(Review(replace(found.submission, notes=wide, refused=wide), ()).markdown().encode()) < 65_536
 
 
 @pytest.mark.parametrize("name", ["--output=/tmp/x", "nowhere", "main:code.py", "a b", ""])

@@ -10,14 +10,20 @@ from rba_bench.leaderboard.board_groups import BoardGroup, group_runs
 from rba_bench.leaderboard.exports.eval_results import export_eval_results
 from rba_bench.leaderboard.exports.every_eval_ever import export_every_eval_ever
 from rba_bench.leaderboard.exports.formats import Format
-from rba_bench.leaderboard.exports.latex import PREAMBLE, latex_table
+from rba_bench.leaderboard.exports.latex import PREAMBLE, engine_note, latex_table
 from rba_bench.leaderboard.exports.model_index import export_model_index
 from rba_bench.leaderboard.exports.origin import ExportedFiles, Origin, task_title
 from rba_bench.leaderboard.loaded_runs import find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.pages import MICRO, reference_notes, summary_tables
 from rba_bench.leaderboard.tables import SHORT
 from rba_bench.leaderboard.verify import refuse_faulty
+from rba_bench.untrusted import plain
 
+OF_RUNS: tuple[Format, ...] = (
+    "eval-results",
+    "every-eval-ever",
+    "model-index",
+)  # the others are tables of a board
 MEANING = "Scores have 95 % intervals; * marks a difference whose interval excludes zero"
 
 
@@ -54,7 +60,9 @@ def export_records(
     if partial := [run for run in runs if run.record.partial]:
         raise UserError(f"{partial[0].folder} is partial (--limit): evaluate it without --limit")
     refuse_faulty(runs)
-    made = FORMATS[form](group_runs(runs, baseline), origin)
+    groups = group_runs(runs, baseline)
+    made = FORMATS[form](groups, origin)
+    controls = _controls(groups) if form in OF_RUNS else []
     if out.is_file() and "" not in made.files:
         raise UserError(f"--out {out} is a file, and {form} writes a folder")
     if out.is_dir() and "" in made.files:
@@ -62,7 +70,17 @@ def export_records(
     targets = {(inside(out, name) if name else out): content for name, content in made.files.items()}
     for path, content in targets.items():
         write_atomic(path, content)
-    return ExportResult(tuple(sorted(targets)), made.left_out)
+    return ExportResult(tuple(sorted(targets)), (*made.left_out, *controls))
+
+
+def _controls(groups: Sequence[BoardGroup]) -> list[str]:
+    """Runs without the speech: a score of theirs beside a full one would be taken for the model's."""
+    return [
+        f"{run.name} on {group.task}: a control ({plain(run.record.audio_control)}) is no score of the model"
+        for group in groups
+        for run in group.all_runs
+        if run.record.audio_control
+    ]
 
 
 def export_latex(groups: Sequence[BoardGroup], origin: Origin) -> ExportedFiles:
@@ -72,7 +90,7 @@ def export_latex(groups: Sequence[BoardGroup], origin: Origin) -> ExportedFiles:
         latex_table(table, [*notes, *_protocol_notes(groups, table.title)], f"tab:rba-bench-{number}")
         for number, table in enumerate(summary_tables(groups), start=1)
     ]
-    comments = [f"% {note}\n" for note in _addresses(origin)]
+    comments = [f"% {note}\n" for note in _addresses(origin)] + [engine_note("".join(tables))]
     return ExportedFiles({"": "\n".join(["".join([PREAMBLE, *comments]), *tables]).encode()})
 
 

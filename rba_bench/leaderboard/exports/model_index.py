@@ -77,6 +77,7 @@ def _entry(group: BoardGroup, run: LoadedRun) -> Any:
         task_type=HUB_TASKS.get(run.samples[0].kind, DEFAULT_HUB_TASK),
         dataset_type=plain(data.get("repo") or data["source"]),
         dataset_name=task_title(group),
+        dataset_config=task_title(group),  # what keeps two tasks on one data set, or changed clips, apart
         dataset_revision=plain(data.get("revision") or data["items_sha256"]),
         metric_type=metric,
         metric_name=SCORE.title(group, metric),

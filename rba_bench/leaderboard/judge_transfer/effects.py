@@ -1,21 +1,27 @@
-"""What the exchange of a judge does, from the verdicts of both on the same pairs.
+"""What the exchange of a judge does, from the verdicts of both on the same answers.
 
 Intervals are 95 % and draw whole clusters of items, with the answers of all models to them (`rba_bench.metrics`). A
-difference is the new judge (B) minus the old one (A), paired. Agreement, consistency and biases count the pairs that
-both judges have judged; win rates and the order of the models also count pairs decided by rule (an answer that failed
-loses, equal answers tie), as boards do.
+difference is the new judge (B) minus the old one (A), paired. Agreement, consistency and biases count the answers that
+both judges have judged; scores and the order of the models also count those decided by rule (an answer that failed
+loses, equal answers tie, no answer is wrong), as boards do.
+
+Consistency is the share of pairs with one verdict in both orders, position bias the preference for the answer in front
+(Zheng et al. 2023, arXiv:2306.05685, section 3.3); where votes are drawn anew, consistency is the share of answers on
+which all say the same. Judges are known to like long answers (Dubois et al. 2024, arXiv:2404.04475) and those of models
+of their own family (Panickssery et al. 2024, arXiv:2404.13076). One judge alone does not tell such a bias from quality,
+so both are differences between two judges on the same answers.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from rba_bench.leaderboard.judge_transfer.judged_pairs import JudgedPairs
 from rba_bench.leaderboard.judge_transfer.judging import Verdict
+from rba_bench.leaderboard.judge_transfer.kinds import Kind
 from rba_bench.leaderboard.judge_transfer.pair_set import Pair
 from rba_bench.metrics import judge_agreement, paired
 from rba_bench.metrics.bootstrap import (
@@ -33,101 +39,61 @@ from rba_bench.metrics.interval import Clusters, Difference, Floats, Interval
 _FAMILY = re.compile(r"[a-z]{3,}")
 # Words of names that say nothing about who made a model
 _COMMON = {
-    "answered", "asset", "audio", "base", "cascade", "chat", "constant", "data", "gguf", "instruct", "judge", "large",
-    "llm", "local", "model", "models", "openai", "rba", "reward", "runs", "server", "sft", "small", "speech", "test",
-    "text", "the", "tiny",
+    "answered", "asset", "audio", "awq", "base", "cascade", "chat", "constant", "data", "distill", "fast", "flash",
+    "gguf", "gptq", "instruct", "judge", "large", "latest", "lite", "llm", "local", "max", "medium", "mini", "model",
+    "models", "nano", "new", "old", "omni", "openai", "plus", "preview", "pro", "rba", "realtime", "reward", "runs",
+    "server", "sft", "small", "speech", "test", "text", "the", "thinking", "tiny", "turbo", "vision", "voice",
 }  # fmt: skip
+ONE_GRADE = 1.0
+AnyInterval = TypeVar("AnyInterval", bound=Interval)
 
 
-@dataclass(frozen=True)
-class JudgedPairs:
-    """Pairs with the verdicts of both judges; a pair without one of them is not among them.
+def _rescaled(interval: AnyInterval, factor: float, shift: float = 0.0) -> AnyInterval:
+    """The same with other units."""
+    value, low, high = (shift + factor * end for end in (interval.value, interval.low, interval.high))
+    return replace(interval, value=value, low=low, high=high)
 
-    Attributes:
-        labels: Of the models.
-        model: Position of each pair's model, `[n]`.
-        item: Position of each pair's item in the test set, `[n]`.
-        clusters: Cluster of each pair.
-        a: Preferences for the model's answer under judge A, `[n]`.
-        b: Under judge B.
-        a_orders: The same by order, `[n, 2]`: the baseline's answer in front, the model's in front; NaN without.
-        b_orders: Under judge B.
-        by_rule: Pairs that no judge was asked about, `[n]`.
-        doublings: How often the length of the baseline's answer doubles to that of the model's, `[n]`.
-    """
 
-    labels: Sequence[str]
-    model: np.ndarray
-    item: np.ndarray
-    clusters: Sequence[str]
-    a: Floats
-    b: Floats
-    a_orders: Floats
-    b_orders: Floats
-    by_rule: np.ndarray
-    doublings: Floats
-
-    @classmethod
-    def of(
-        cls, labels: Sequence[str], pairs: Sequence[Pair], a: Sequence[Verdict], b: Sequence[Verdict]
-    ) -> "JudgedPairs":
-        """From verdicts in the order of the pairs."""
-        both = [
-            (pair, x, y)
-            for pair, x, y in zip(pairs, a, b, strict=True)
-            if x.preference is not None and y.preference is not None
-        ]
-        lengths = [(len(pair.sample.extracted), len(pair.baseline)) for pair, _, _ in both]
-        return cls(
-            labels,
-            np.array([pair.model for pair, _, _ in both], dtype=np.intp),
-            np.array([pair.sample.doc_id for pair, _, _ in both], dtype=np.intp),
-            [pair.sample.cluster for pair, _, _ in both],
-            np.array([x.preference for _, x, _ in both], dtype=np.float64),
-            np.array([y.preference for _, _, y in both], dtype=np.float64),
-            np.array([x.orders or (math.nan,) * 2 for _, x, _ in both]).reshape(-1, 2),
-            np.array([y.orders or (math.nan,) * 2 for _, _, y in both]).reshape(-1, 2),
-            np.array([x.by_rule or y.by_rule for _, x, y in both], dtype=bool),
-            np.array([math.log2((answer + 1) / (baseline + 1)) for answer, baseline in lengths]),
-        )
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-    def where(self, keep: np.ndarray) -> "JudgedPairs":
-        """Some of the pairs."""
-        arrays = (self.a, self.b, self.a_orders, self.b_orders, self.by_rule, self.doublings)
-        clusters = [cluster for cluster, kept in zip(self.clusters, keep, strict=True) if kept]
-        return JudgedPairs(
-            self.labels, self.model[keep], self.item[keep], clusters, *(array[keep] for array in arrays)
-        )
-
-    @cached_property
-    def matrices(self) -> tuple[Floats, Floats, list[str]]:
-        """Preferences under A and B `[items, models]`, NaN where there is none, and the cluster of each item."""
-        items = {item: place for place, item in enumerate(dict.fromkeys(self.item.tolist()))}
-        places = [items[item] for item in self.item.tolist()]
-        a, b = (np.full((len(items), len(self.labels)), np.nan) for _ in range(2))
-        a[places, self.model], b[places, self.model] = self.a, self.b
-        clusters = dict(zip(places, self.clusters, strict=True))
-        return a, b, [clusters[place] for place in range(len(items))]
+def _maybe(interval: Interval | None, factor: float) -> Interval | None:
+    return None if interval is None else _rescaled(interval, factor)
 
 
 def agreement_facts(pairs: JudgedPairs) -> dict[str, Any]:
-    """Agreement of the verdicts, alone and corrected for chance, and of the preferences."""
+    """Agreement of the verdicts, alone and corrected for chance; of the values, with the mean difference B - A."""
     facts: dict[str, Any] = {"n": len(pairs)}
     if not len(pairs):
         return facts
-    for form in ("raw", "kappa", "ac1"):
-        facts[form] = judge_agreement.agreement(pairs.a, pairs.b, pairs.clusters, form)
-    facts["mean_distance"] = bootstrap_mean(np.abs(pairs.a - pairs.b), pairs.clusters)
+    a, b, clusters, span = pairs.a, pairs.b, pairs.clusters, pairs.kind.span
+    facts |= _graded_facts(pairs) if pairs.kind.graded else _nominal_facts(pairs)
+    facts["weighted_kappa"] = judge_agreement.correlation(a, b, clusters, weighted=True)
+    facts["pearson"] = judge_agreement.correlation(a, b, clusters)
+    facts["mean_distance"] = _rescaled(bootstrap_mean(np.abs(a - b), clusters), span)
+    facts["mean_difference"] = _rescaled(paired_difference(b, a, clusters=clusters), span)
+    return facts
+
+
+def _graded_facts(pairs: JudgedPairs) -> dict[str, Any]:
+    distance = np.abs(pairs.a - pairs.b) * pairs.kind.span
+    near = {"raw": judge_agreement.SAME, "within_one": ONE_GRADE + judge_agreement.SAME}
+    shares = {
+        name: bootstrap_mean((distance <= most).astype(float), pairs.clusters) for name, most in near.items()
+    }
+    return {**shares, "spearman": judge_agreement.rank_correlation(pairs.a, pairs.b, pairs.clusters)}
+
+
+def _nominal_facts(pairs: JudgedPairs) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        form: judge_agreement.agreement(pairs.a, pairs.b, pairs.clusters, form)
+        for form in ("raw", "kappa", "ac1")
+    }
     table = np.zeros((3, 3), dtype=int)
     np.add.at(table, (judge_agreement.verdicts(pairs.a), judge_agreement.verdicts(pairs.b)), 1)
-    names = ("loss", "tie", "win")
+    names = pairs.kind.names
     facts["table"] = {
         x: dict(zip(names, row, strict=True)) for x, row in zip(names, table.tolist(), strict=True)
     }
-    consistent = pairs.where(_consistent(pairs.a_orders) & _consistent(pairs.b_orders))
+    both_steady = (pairs.steady(pairs.a_votes) == 1) & (pairs.steady(pairs.b_votes) == 1)
+    consistent = pairs.where(both_steady)
     if len(consistent):  # judges that contradict themselves cannot agree with anybody
         facts["raw_where_consistent"] = judge_agreement.agreement(
             consistent.a, consistent.b, consistent.clusters
@@ -136,69 +102,80 @@ def agreement_facts(pairs: JudgedPairs) -> dict[str, Any]:
     return facts
 
 
-def _consistent(orders: Floats) -> np.ndarray:
-    """Whether both orders prefer the same answer, `[n]`; False without orders."""
-    known = ~np.isnan(orders).any(axis=1)
-    first, second = (judge_agreement.verdicts(np.nan_to_num(orders[:, place])) for place in (0, 1))
-    return np.asarray(known & (first == second))
-
-
-def order_facts(pairs: JudgedPairs) -> dict[str, Any]:
-    """How often swapping the answers changes a judge's mind, and how much it prefers the answer in front."""
+def vote_facts(pairs: JudgedPairs) -> dict[str, Any]:
+    """How often the votes on one answer say the same; of pairs, how much a judge prefers the answer in front."""
+    known, values = {}, {}
+    for name, votes in (("a", pairs.a_votes), ("b", pairs.b_votes)):
+        measured = {"consistency": pairs.steady(votes)}
+        known[name] = ~np.isnan(measured["consistency"])
+        if pairs.kind.in_pairs and known[name].any():
+            measured["position_bias"] = (1 - votes[:, 0] + votes[:, 1]) / 2 - 0.5
+        values[name] = measured
     facts: dict[str, Any] = {}
-    known, front, same = {}, {}, {}
-    for name, orders in (("a", pairs.a_orders), ("b", pairs.b_orders)):
-        known[name] = np.asarray(~np.isnan(orders).any(axis=1))
-        front[name] = (1 - orders[:, 0] + orders[:, 1]) / 2 - 0.5
-        same[name] = _consistent(orders).astype(float)
-        part = pairs.where(known[name])
-        if len(part):
+    for name, measured in values.items():
+        keep = known[name]
+        if keep.any():
+            clusters = pairs.where(keep).clusters
             facts[name] = {
-                "consistency": bootstrap_mean(same[name][known[name]], part.clusters),
-                "position_bias": _shifted_mean(front[name][known[name]], part.clusters),
-            }
-    both = np.asarray(known["a"] & known["b"])
+                "consistency": bootstrap_mean(measured["consistency"][keep], clusters),
+                **({"position_bias": _centred_mean(measured["position_bias"][keep], clusters)}
+                   if "position_bias" in measured else {}),
+            }  # fmt: skip
+    both = known["a"] & known["b"]
     if both.any():
         clusters = pairs.where(both).clusters
         facts["difference"] = {
-            "consistency": paired_difference(same["b"][both], same["a"][both], clusters=clusters),
-            "position_bias": paired_difference(front["b"][both], front["a"][both], clusters=clusters),
+            key: paired_difference(values["b"][key][both], values["a"][key][both], clusters=clusters)
+            for key in values["b"]
         }
     return facts
 
 
-def _shifted_mean(values: Floats, clusters: Sequence[str]) -> Interval:
+def _centred_mean(values: Floats, clusters: Sequence[str]) -> Interval:
     """Mean of values in [-0.5, 0.5]."""
-    shifted = bootstrap_mean(values + 0.5, clusters)
-    ends = (shifted.value - 0.5, shifted.low - 0.5, shifted.high - 0.5)
-    return Interval(*ends, shifted.n, shifted.method)
+    return _rescaled(bootstrap_mean(values + 0.5, clusters), 1.0, -0.5)
 
 
 def length_facts(pairs: JudgedPairs) -> dict[str, Any]:
-    """Preference for the longer answer, and points of preference for each doubling of the length.
+    """Points for each doubling of the length, within models; of pairs also the preference for the longer answer.
 
     A good answer may need more words, so a slope is no bias by itself; that one judge's is steeper than the other's
     on the same answers is.
     """
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"a": {}, "b": {}, "difference": {}}
+    span = pairs.kind.span
+    for name, values in (("a", pairs.a), ("b", pairs.b), ("difference", pairs.b - pairs.a)):
+        slope = (
+            judge_agreement.slope(pairs.doublings, values, pairs.model, pairs.clusters)
+            if len(pairs)
+            else None
+        )
+        facts[name]["slope"] = _maybe(slope, span)
     unequal = pairs.where(np.abs(pairs.doublings) > 0)
-    if not len(unequal):
-        return facts
-    longer = np.sign(unequal.doublings)
-    for name, values in (("a", unequal.a), ("b", unequal.b)):
-        facts[name] = {
-            "longer_preferred": _shifted_mean((values - 0.5) * longer, unequal.clusters),
-            "slope": judge_agreement.slope(unequal.doublings, values, unequal.model, unequal.clusters),
-        }
-    facts["difference"] = {
-        "longer_preferred": paired_difference(
-            (unequal.b - 0.5) * longer, (unequal.a - 0.5) * longer, clusters=unequal.clusters
-        ),
-        "slope": judge_agreement.slope(
-            unequal.doublings, unequal.b - unequal.a, unequal.model, unequal.clusters
-        ),
-    }
+    if pairs.kind.in_pairs and len(unequal):
+        longer = np.sign(unequal.doublings)
+        a, b = ((values - 0.5) * longer for values in (unequal.a, unequal.b))
+        facts["a"]["longer_preferred"] = _centred_mean(a, unequal.clusters)
+        facts["b"]["longer_preferred"] = _centred_mean(b, unequal.clusters)
+        facts["difference"]["longer_preferred"] = paired_difference(b, a, clusters=unequal.clusters)
     return facts
+
+
+def missing_facts(
+    kind: Kind, pairs: Sequence[Pair], a: Sequence[Verdict], b: Sequence[Verdict]
+) -> dict[str, Any]:
+    """Answers without a verdict of B, and what A gives them more than the others: whether B leaves out at random."""
+    known = [
+        (pair, x.value, y.value is None)
+        for pair, x, y in zip(pairs, a, b, strict=True)
+        if x.value is not None
+    ]
+    missing = np.array([gone for *_, gone in known], dtype=bool)
+    if not missing.any() or missing.all():
+        return {"n": int(missing.sum())}
+    values = [kind.part(value) for _, value, _ in known]
+    gap = judge_agreement.contrast(values, missing, [pair.sample.cluster for pair, *_ in known])
+    return {"n": int(missing.sum()), "a_difference": _maybe(gap, kind.span)}
 
 
 def families(names: Iterable[object]) -> set[str]:
@@ -210,7 +187,7 @@ def self_preference_facts(pairs: JudgedPairs, kin: Mapping[str, Sequence[bool]])
     """What the models of a judge's family gain by that judge, over what the other models gain.
 
     Args:
-        pairs: Judged pairs.
+        pairs: Judged answers.
         kin: For judge `a` and `b`, which models are of its family.
     """
     facts: dict[str, Any] = {}
@@ -219,13 +196,15 @@ def self_preference_facts(pairs: JudgedPairs, kin: Mapping[str, Sequence[bool]])
         found = [label for label, of_family in zip(pairs.labels, marked, strict=True) if of_family]
         facts[name] = {"models": found}
         if found and not marked.all() and len(pairs):
-            facts[name]["gain"] = judge_agreement.contrast(gain, marked[pairs.model], pairs.clusters)
+            contrast = judge_agreement.contrast(gain, marked[pairs.model], pairs.clusters)
+            facts[name]["gain"] = _maybe(contrast, pairs.kind.span)
     return facts
 
 
-def win_rate_facts(pairs: JudgedPairs) -> list[dict[str, Any]]:
-    """Win rate of each model under both judges on its pairs, and the paired difference; best under A first."""
+def score_facts(pairs: JudgedPairs) -> list[dict[str, Any]]:
+    """Score of each model under both judges on its answers, and the paired difference; best under A first."""
     rows: list[dict[str, Any]] = []
+    span, low = pairs.kind.span, pairs.kind.low
     for place, label in enumerate(pairs.labels):
         part = pairs.where(pairs.model == place)
         if not len(part):
@@ -234,9 +213,9 @@ def win_rate_facts(pairs: JudgedPairs) -> list[dict[str, Any]]:
             {
                 "model": label,
                 "n": len(part),
-                "a": bootstrap_mean(part.a, part.clusters),
-                "b": bootstrap_mean(part.b, part.clusters),
-                "difference": paired_difference(part.b, part.a, clusters=part.clusters),
+                "a": _rescaled(bootstrap_mean(part.a, part.clusters), span, low),
+                "b": _rescaled(bootstrap_mean(part.b, part.clusters), span, low),
+                "difference": _rescaled(paired_difference(part.b, part.a, clusters=part.clusters), span),
             }
         )
     for name in ("a", "b"):
@@ -270,7 +249,7 @@ def order_of_models_facts(pairs: JudgedPairs) -> dict[str, Any]:
 
 
 def _told_apart(scores: Floats, clusters: Sequence[str]) -> set[tuple[int, int]]:
-    """`(better, worse)` of the models that one judge tells apart, from preferences `[items, models]`."""
+    """`(better, worse)` of the models that one judge tells apart, from verdicts `[items, models]`."""
     n = scores.shape[1]
     drawn: dict[tuple[int, bytes], Floats] = {}
 
@@ -298,13 +277,13 @@ def _told_apart(scores: Floats, clusters: Sequence[str]) -> set[tuple[int, int]]
 
 
 def all_effects(pairs: JudgedPairs, kin: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
-    """Everything about the pairs of one section."""
+    """Everything about the answers of one section that both judges have judged."""
     judged = pairs.where(~pairs.by_rule)
     return {
         "agreement": agreement_facts(judged),
-        "order": order_facts(judged),
+        "votes": vote_facts(judged),
         "length": length_facts(judged),
         "self_preference": self_preference_facts(judged, kin),
-        "win_rates": win_rate_facts(pairs),
+        "scores": score_facts(pairs),
         "order_of_models": order_of_models_facts(pairs),
     }

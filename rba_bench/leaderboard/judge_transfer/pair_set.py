@@ -1,4 +1,4 @@
-"""A fixed set of pairs, each an answer against a baseline's: the same items for every model, chosen by a seed.
+"""A fixed set of answers, each alone or against a baseline's: the same items for every model, chosen by a seed.
 
 The set depends on the records and the seed, not on the order of the records or on what the new judge says. Items come
 in an order drawn from the seed, one of each cluster before a second one (an instruction in several voices counts once),
@@ -14,36 +14,36 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.lengths import baseline_of
 from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.scorers.judge import request_text
-from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.files import canonical_json, sha256_bytes, sha256_json
 from rba_bench.leaderboard.judge_transfer.sections import Section
 from rba_bench.seeding import stable_seed
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One answer of a model, to be compared with the baseline's.
+    """One answer of a model, and what it is compared with.
 
     Attributes:
         model: Position of the run in its section.
         label: Of the model.
         run_id: Of the run.
         sample: The item with the answer.
-        baseline: The answer to beat.
+        baseline: The answer to beat; None where an answer is judged alone.
     """
 
     model: int
     label: str
     run_id: str
     sample: Sample
-    baseline: str
+    baseline: str | None
 
     def facts(self) -> dict[str, Any]:
         """What makes the pair, by hash: anybody with the records can check that it is this one."""
-        texts = {
-            "request": request_text(self.sample),
-            "answer": self.sample.extracted,
-            "baseline": self.baseline,
-        }
+        texts = {"request": request_text(self.sample), "answer": self.sample.extracted}
+        if self.baseline is not None:
+            texts["baseline"] = self.baseline
+        elif self.sample.references:
+            texts["references"] = canonical_json(self.sample.references).decode()
         return {
             "model": self.label,
             "run_id": self.run_id,
@@ -59,11 +59,11 @@ def set_sha256(pairs: Sequence[Pair]) -> str:
 
 
 def choose_pairs(section: Section, n: int, seed: int, usable: Callable[[Sample], bool]) -> list[Pair]:
-    """At most `n` pairs: as many items as fit, each with the answers of all models.
+    """At most `n` answers: as many items as fit, each with the answers of all models.
 
     Args:
         section: The runs.
-        n: Most pairs.
+        n: Most answers.
         seed: Random seed of the choice.
         usable: Whether a sample can have a verdict of the first judge.
 
@@ -87,11 +87,12 @@ def choose_pairs(section: Section, n: int, seed: int, usable: Callable[[Sample],
         )
     items = _in_seeded_order(section, answers, seed)[: n // len(runs)]
     labels = section.group.labels
-    return [
-        Pair(model, labels[model], runs[model].record.run_id, sample, baseline_of(sample, section.against))
-        for item in sorted(items)
-        for model, sample in answers[item]
-    ]
+
+    def pair(model: int, sample: Sample) -> Pair:
+        baseline = baseline_of(sample, section.against) if section.kind.in_pairs else None
+        return Pair(model, labels[model], runs[model].record.run_id, sample, baseline)
+
+    return [pair(model, sample) for item in sorted(items) for model, sample in answers[item]]
 
 
 def _in_seeded_order(section: Section, answers: dict[int, list[tuple[int, Sample]]], seed: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The work of a transfer: the request, the runs, sections and pairs that it comes to, and both judges."""
+"""The work of a transfer: the request, the runs, sections and answers that it comes to, and both judges."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,12 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.scorers.judge import choose_judge_model
 from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.files import folder_name
+from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.judge_transfer import judging
 from rba_bench.leaderboard.judge_transfer.effects import families
 from rba_bench.leaderboard.judge_transfer.pair_set import Pair, choose_pairs, set_sha256
 from rba_bench.leaderboard.judge_transfer.sections import Section, find_sections
-from rba_bench.leaderboard.judges import RULES, judges_of
+from rba_bench.leaderboard.judges import RULES, ColumnJudge, judges_of
 from rba_bench.leaderboard.loaded_runs import LoadedRun, find_runs, load_checked_run, without_copies
 from rba_bench.leaderboard.tables import SHORT
 from rba_bench.leaderboard.verify import refuse_faulty
@@ -35,9 +36,9 @@ class TransferRequest:
         records: Run folders, or folders of them.
         old: Judge A: its name or hash in the records, or a model.
         new: Judge B, a model as `eval --judge` takes it.
-        pairs: Most pairs of each table.
+        pairs: Most answers of each table.
         seed: Random seed of their choice.
-        ask_a: Ask A about pairs on which the records hold no verdict of it.
+        ask_a: Ask A about answers on which the records hold no verdict of it.
         reanchor: Let B judge all answers, and write records and a board.
         out: Folder, None to choose it by the request.
         task: YAML of a task that is not shipped, for `reanchor`.
@@ -62,13 +63,13 @@ class TransferRequest:
 
 @dataclass(frozen=True)
 class Work:
-    """A request with its models, sections and pairs.
+    """A request with its models, sections and answers.
 
     Attributes:
         runs: All runs that were named.
-        sections: Tables whose win rate A has judged.
+        sections: Tables with a metric that A has judged.
         names: Of the sections.
-        pairs: The chosen pairs of each section.
+        pairs: The chosen answers of each section.
         left_out: What is not compared, and why.
         old_model: Judge A where it is here, to be asked or only to be recognised.
         new_model: Judge B.
@@ -101,7 +102,7 @@ class Work:
 
 
 def prepare(request: TransferRequest) -> Work:
-    """Load and verify the records, find what A has judged, and choose the pairs.
+    """Load and verify the records, find what A has judged, and choose the answers.
 
     Raises:
         UserError: no record there, one at fault, or none judged by A.
@@ -128,21 +129,36 @@ def prepare(request: TransferRequest) -> Work:
 
     compared = {id(run) for section in sections for run in section.group.runs}
     others = [run for run in runs if id(run) not in compared and judges_of(run.record)]
-    left_out += [f"{run.name} on {run.record.task}: judged, but no win rate by A" for run in others]
+    left_out += [f"{run.name} on {run.record.task}: judged, but not by A" for run in others]
+    if any(_same_judge(section.judge, new_model) for section in sections):
+        left_out.append("A and B are one judge: what differs is its own noise")
     return Work(
         request, runs, sections, _names(sections), [*map(chosen, sections)], left_out, old_model, new_model
     )
 
 
+def _same_judge(judge: ColumnJudge, model: JudgeModel) -> bool:
+    return judge.kind != RULES and dict(judge.facts) == judge_facts(model.identity())
+
+
 def _names(sections: Sequence[Section]) -> list[str]:
-    """Task and win rate of each section, with hashes where that is not enough."""
-    names = [section.group.task + (f" {section.metric}" if section.against else "") for section in sections]
+    """Task of each section with what was done to its clips, and metric and hashes where that is not enough."""
+    tasks = [_task_title(s.group) for s in sections]
+    short = [task + (f" {s.metric}" if s.against else "") for task, s in zip(tasks, sections, strict=True)]
+    names = [
+        name if short.count(name) == 1 else f"{task} {s.metric}"
+        for name, task, s in zip(short, tasks, sections, strict=True)
+    ]
     return [
         name if names.count(name) == 1
-        else f"{name} {section.group.protocol_hash[:SHORT]}.{section.group.data_hash[:SHORT]}."
-        f"{section.judge.sha256[:SHORT]}"
-        for name, section in zip(names, sections, strict=True)
+        else f"{name} {s.group.protocol_hash[:SHORT]}.{s.group.data_hash[:SHORT]}.{s.judge.sha256[:SHORT]}"
+        for name, s in zip(names, sections, strict=True)
     ]  # fmt: skip
+
+
+def _task_title(group: BoardGroup) -> str:
+    changes = [change for change in (group.perturbation, plain(group.control)) if change]
+    return f"{group.task} ({', '.join(changes)})" if changes else group.task
 
 
 def default_folder(work: Work) -> Path:
@@ -158,11 +174,11 @@ def kin_of_judges(work: Work, section: Section) -> dict[str, list[bool]]:
     identity = work.new_model.identity()
     judges = {
         "a": ([section.judge.name, *section.judge.answered_as], section.judge.facts.get("weights_sha256")),
-        "b": ([work.new_model.name, identity.get("model", "")], identity.get("weights_sha256")),
+        "b": ([work.new_model.name, str(identity.get("model", ""))], identity.get("weights_sha256")),
     }
     kin: dict[str, list[bool]] = {}
     for key, (names, weights) in judges.items():
-        of_judge = families(names) if key == "b" or not section.by_rules else set()
+        of_judge = families(map(_told_name, names)) if key == "b" or not section.by_rules else set()
         kin[key] = [
             bool(of_judge & families(_model_names(run)))
             or (weights is not None and weights in _model_weights(run))
@@ -173,13 +189,15 @@ def kin_of_judges(work: Work, section: Section) -> dict[str, list[bool]]:
 
 def _model_names(run: LoadedRun) -> list[str]:
     model = run.record.model
-    parts = [
-        model["name"],
-        str(model["spec"]).rpartition("#")[2],
-        (model.get("training") or {}).get("base", ""),
-    ]
     text = model.get("text")
-    return [*map(str, parts), *([str(text.get("model", ""))] if isinstance(text, Mapping) else [])]
+    names = [model["name"], model["spec"], (model.get("training") or {}).get("base", "")]
+    names += [text.get("model", "")] if isinstance(text, Mapping) else []
+    return [_told_name(str(name)) for name in names]
+
+
+def _told_name(spec: str) -> str:
+    """What a name says of a model: of an address the name behind it, of a path no more than the last two parts."""
+    return "/".join(spec.rpartition("#")[2].rstrip("/").split("/")[-2:])
 
 
 def _model_weights(run: LoadedRun) -> list[object]:

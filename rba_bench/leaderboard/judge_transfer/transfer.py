@@ -1,7 +1,7 @@
-"""A transfer from one judge to another as a folder: pairs chosen, judged and compared, the board made again.
+"""A transfer from one judge to another as a folder: answers chosen, judged and compared, the board made again.
 
     pairs.jsonl      the fixed set: which answers, by hash
-    verdicts.jsonl   what both judges said of each pair, with replies
+    verdicts.jsonl   what both judges said of each answer, with replies
     transfer.json    everything for programs
     report.md        the page
     records/, board/ with `reanchor`: the same runs judged by the new judge alone, and their board
@@ -23,7 +23,8 @@ from rba_bench.evaluation.scorers.registry import check_judge_key
 from rba_bench.evaluation.scorers.scorer import Cost
 from rba_bench.files import write_atomic
 from rba_bench.leaderboard.judge_transfer import judging, sentences
-from rba_bench.leaderboard.judge_transfer.effects import JudgedPairs, all_effects
+from rba_bench.leaderboard.judge_transfer.effects import all_effects, missing_facts
+from rba_bench.leaderboard.judge_transfer.judged_pairs import JudgedPairs
 from rba_bench.leaderboard.judge_transfer.judging import Verdict
 from rba_bench.leaderboard.judge_transfer.pair_set import Pair, set_sha256
 from rba_bench.leaderboard.judge_transfer.preparing import (
@@ -35,7 +36,7 @@ from rba_bench.leaderboard.judge_transfer.preparing import (
     prepare,
 )
 from rba_bench.leaderboard.judge_transfer.reanchoring import BOARD, RECORDS, check_reanchor, reanchor
-from rba_bench.leaderboard.judge_transfer.report import report_page
+from rba_bench.leaderboard.judge_transfer.report import SectionResult, report_page
 from rba_bench.leaderboard.judge_transfer.sections import Section
 from rba_bench.leaderboard.judges import ColumnJudge
 from rba_bench.leaderboard.tables import json_text, rounded
@@ -73,8 +74,8 @@ class TransferCost:
 
     Attributes:
         section: Name.
-        judge: `A`, `B`, or `B, the rest (--reanchor)` for win rates of all other answers.
-        pairs: Pairs or answers to judge.
+        judge: `A`, `B`, or `B, the rest (--reanchor)` for all other answers.
+        pairs: Answers to judge.
         cost: Calls, tokens, dollars.
     """
 
@@ -93,7 +94,7 @@ class TransferCost:
 
 
 def transfer_judge(request: TransferRequest) -> TransferResult:
-    """Compare two judges on a fixed set of pairs; with `reanchor`, judge everything anew and build the board.
+    """Compare two judges on a fixed set of answers; with `reanchor`, judge everything anew and build the board.
 
     Raises:
         UserError: no record there, one at fault, none judged by A, or a folder of another transfer.
@@ -113,7 +114,10 @@ def transfer_judge(request: TransferRequest) -> TransferResult:
             for section, pairs in zip(work.sections, work.pairs, strict=True)
         ]
         scorers = [section.scorer(work.new_model, out / VOTES) for section in work.sections]
-        b = [judging.ask(scorer, pairs) for scorer, pairs in zip(scorers, work.pairs, strict=True)]
+        b = [
+            judging.ask(section, scorer, pairs)
+            for section, scorer, pairs in zip(work.sections, scorers, work.pairs, strict=True)
+        ]
         answered_as = {
             name for scorer in scorers for name in scorer.report().get("answered_by", {}).get("model", ())
         }
@@ -158,7 +162,7 @@ def _verdicts_of_old(work: Work, section: Section, pairs: Sequence[Pair], out: P
     found = [judging.stored_verdict(section, pair.sample) for pair in pairs]
     unknown = [pair for pair, verdict in zip(pairs, found, strict=True) if verdict is None]
     asked = iter(
-        judging.ask(section.scorer(work.old_model, out / VOTES), unknown)
+        judging.ask(section, section.scorer(work.old_model, out / VOTES), unknown)
         if unknown and work.old_model
         else ()
     )
@@ -174,16 +178,7 @@ def _write(
     reanchored: dict[str, Any] | None,
 ) -> TransferResult:
     """All files but the pairs, the page last."""
-    results: list[dict[str, Any]] = []
-    verdicts: dict[str, list[str]] = {}
-    for section, name, pairs, old, fresh in zip(work.sections, work.names, work.pairs, a, b, strict=True):
-        judged = JudgedPairs.of(section.group.labels, pairs, old, fresh)
-        if not len(judged):
-            raise UserError(f"{name}: no pair has a verdict of both judges")
-        effects = all_effects(judged, kin_of_judges(work, section))
-        counts = _counts(pairs, judged, old, fresh)
-        verdicts[name] = sentences.verdict(effects, counts["b_failed"] / len(pairs))
-        results.append({"name": name, "verdict": verdicts[name], "counts": counts, "effects": effects})
+    results, silent = _results(work, a, b)
     new = ColumnJudge.of_model(work.new_model, answered_as)
     facts = {
         "a": "; ".join(
@@ -193,7 +188,7 @@ def _write(
         "seed": work.request.seed,
         "n_pairs": len(work.all_pairs),
         "pairs_sha256": set_sha256(work.all_pairs),
-        "left_out": [*work.left_out, *_several(new)],
+        "left_out": [*work.left_out, *silent, *_several(new)],
         "next": _next_step(work, reanchored),
     }
     data = {
@@ -201,11 +196,7 @@ def _write(
         **facts,
         "b_judge": judge_facts(work.new_model.identity(), with_address=True),
         "ask_a": work.request.ask_a,
-        "sections": [
-            {**result, "task": s.group.task, "protocol_hash": s.group.protocol_hash, "data_hash": s.group.data_hash,
-             "metric": s.metric, "a_judge": {"label": s.judge.label, "sha256": s.judge.sha256, "facts": s.judge.facts}}
-            for result, s in zip(results, work.sections, strict=True)
-        ],
+        "sections": [result.to_dict() for result in results],
         "reanchored": reanchored,
     }  # fmt: skip
     data = rounded(_jsonable(data))
@@ -214,7 +205,42 @@ def _write(
     write_atomic(out / VERDICTS_FILE, _lines(work, lines))
     write_atomic(out / RESULT_FILE, json_text(data))
     write_atomic(out / REPORT_FILE, report_page(facts, results))
-    return TransferResult(out, data, verdicts)
+    return TransferResult(out, data, {result.name: list(result.verdict) for result in results})
+
+
+def _facts(section: Section) -> dict[str, Any]:
+    group, judge = section.group, section.judge
+    return {
+        "task": group.task,
+        "protocol_hash": group.protocol_hash,
+        "data_hash": group.data_hash,
+        "metric": section.metric,
+        "a_judge": {"label": judge.label, "sha256": judge.sha256, "facts": judge.facts},
+    }
+
+
+def _results(
+    work: Work, a: Sequence[Sequence[Verdict]], b: Sequence[Sequence[Verdict]]
+) -> tuple[list[SectionResult], list[str]]:
+    """What came out for each section, and which have no answer with verdicts of both judges.
+
+    Raises:
+        UserError: none has one.
+    """
+    results, silent = [], []
+    for section, name, pairs, old, fresh in zip(work.sections, work.names, work.pairs, a, b, strict=True):
+        judged = JudgedPairs.of(section.group.labels, pairs, old, fresh, section.kind)
+        if not len(judged):
+            silent.append(f"{name}: no answer has a verdict of both judges")
+            continue
+        effects = all_effects(judged, kin_of_judges(work, section))
+        effects["missing"] = missing_facts(section.kind, pairs, old, fresh)
+        counts = _counts(pairs, judged, old, fresh)
+        verdict = sentences.verdict(effects, section.kind, counts["b_failed"] / len(pairs))
+        results.append(SectionResult(name, section.kind, verdict, counts, effects, _facts(section)))
+    if not results:
+        raise UserError(silent[0])
+    return results, silent
 
 
 def _several(judge: ColumnJudge) -> list[str]:
@@ -235,8 +261,8 @@ def _counts(
         "by_rule": int(judged.by_rule.sum()),
         "a_stored": sum(verdict.source == judging.STORED for verdict in a),
         "a_asked": sum(verdict.source == judging.ASKED for verdict in a),
-        "a_failed": sum(verdict.preference is None for verdict in a),
-        "b_failed": sum(verdict.preference is None for verdict in b),
+        "a_failed": sum(verdict.value is None for verdict in a),
+        "b_failed": sum(verdict.value is None for verdict in b),
     }
 
 

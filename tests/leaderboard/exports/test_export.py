@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rba_bench.cli.main import main
 from rba_bench.errors import UserError
+from rba_bench.evaluation.records import read_record
 from rba_bench.leaderboard.exports.export import FORMATS, export_latex, export_markdown, export_records
 from rba_bench.leaderboard.exports.origin import Origin, make_origin
 from tests.leaderboard.exports.given import HOSTILE, edited, groups_of, invented, record_of
@@ -47,6 +49,15 @@ def test_a_record_at_fault_or_partial_leaves_in_no_format(tmp_path: Path) -> Non
         with pytest.raises(UserError, match="is partial"):
             export_records([partial], form, tmp_path / "out", Origin("x"))
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_without_the_speech_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+    folders = [path.parent for path in record_of("base", TASK).parent.glob(f"{TASK}-*/run.json")]
+    controls = {read_record(folder).audio_control for folder in folders} - {""}
+    made = export_records(folders, "model-index", tmp_path / "out", Origin())
+    assert controls and {line.partition(" (")[2].partition(")")[0] for line in made.left_out} == controls
+    [model] = yaml.safe_load((tmp_path / "out" / "base.yaml").read_text())["model-index"]
+    assert len(model["results"]) == 1 and len(model["results"][0]["metrics"]) == 1
 
 
 def test_a_file_where_a_folder_is_wanted_and_the_other_way_round(tmp_path: Path) -> None:

@@ -24,6 +24,18 @@ def test_one_file_a_model_and_the_hub_reads_it(tmp_path: Path) -> None:
     assert yaml.safe_load(made.files["base.yaml"])["model-index"] == index
 
 
+def test_two_tasks_and_changed_clips_of_one_data_set_keep_their_names(tmp_path: Path) -> None:
+    noisy = {"task": "t", "perturb": {"text": "noise=0dB"}}
+    plain, changed = (
+        invented(tmp_path / "a", "m"),
+        invented(tmp_path / "b", "m", protocol_spec=noisy, protocol_hash="cd" * 32),
+    )
+    made = export_model_index(groups_of(plain, changed), Origin())
+    card = ModelCard(f"---\n{made.files['m.yaml'].decode()}---\n")
+    names = sorted(result.dataset_name for result in card.data.eval_results)
+    assert names == ["micro_triviaqa_greedy", "micro_triviaqa_greedy (noise=0dB)"]
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_becomes_yaml(tmp_path: Path, name: str) -> None:
     groups = groups_of(invented(tmp_path, name))

@@ -16,6 +16,7 @@ from rba_bench.textlm.judging import JudgeModel, Question, Reply
 from tests.evaluation import conftest as tiny
 
 _OUTPUTS = re.compile(r'"model_identifier": "[mM]", "output": "([^"]*)"')
+_ALONE = re.compile(r"\w+ says -?\d+ a*")
 _QUALITY = re.compile(r"(\w+) says (-?\d+)")
 MODELS = {"gamma-1": 60, "gamma-2": 35, "delta-1": 10, "delta-2": -25}
 ITEMS = [
@@ -35,14 +36,17 @@ class TastefulJudge(JudgeModel):
         favour: See `family`.
         turned: Whether it prefers the worse answer.
         noise: Spread of its taste from pair to pair, in log-odds.
+        generosity: What it adds to every grade, and to the log-odds that an answer is right.
+        silent: It gives no vote on single answers with this text.
     """
 
     def __init__(
         self, name: str, front: float = 0.0, length: float = 0.0, family: str = "", favour: float = 0.0,
-        turned: bool = False, noise: float = 0.3,
+        turned: bool = False, noise: float = 0.3, generosity: float = 0.0, silent: str = "",
     ) -> None:  # fmt: skip
         self.name, self.front, self.length, self.family, self.favour = name, front, length, family, favour
         self.sign, self.noise = -1.0 if turned else 1.0, noise
+        self.generosity, self.silent = generosity, silent
         self.asked = 0
 
     def identity(self) -> dict[str, Any]:
@@ -51,10 +55,27 @@ class TastefulJudge(JudgeModel):
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Reply]]:
         for position, question in enumerate(questions):
             self.asked += 1
+            if (
+                "Candidate answer" in question.messages[-1].content
+                or "from 1 to 5" in question.messages[-1].content
+            ):
+                yield position, self.ask_about_one(question)
+                continue
             first, second = _OUTPUTS.findall(question.messages[-1].content)
             odds = self.front + self.taste(first) - self.taste(second)
             p = min(max(1 / (1 + math.exp(-odds)), 1e-6), 1 - 1e-6)
             yield position, Reply("m" if p > 0.5 else "M", (("m", math.log(p)), ("M", math.log(1 - p))))
+
+    def ask_about_one(self, question: Question) -> Reply:
+        """A grade from 1 to 5, or Yes or No, for one answer; seeds of single votes differ by `noise`."""
+        text = question.messages[-1].content
+        answer = _ALONE.findall(text)[-1]
+        drawn = (stable_seed(self.name, answer, question.seed) % 10_001) / 5_000 - 1
+        odds = self.taste(answer) + self.noise * drawn
+        if self.silent and self.silent in answer:
+            return Reply("I would rather not say.")
+        grade = min(max(round(3 + self.generosity + odds), 1), 5)
+        return Reply(str(grade) if "from 1 to 5" in text else ("Yes" if odds + self.generosity > 0 else "No"))
 
     def taste(self, answer: str) -> float:
         """Log-odds of an answer, whatever it is compared with."""
@@ -85,11 +106,13 @@ class SayingModel(tiny.ScriptedModel):
 class Bench:
     """Judges by name, and a task with records of the four models judged by any of them."""
 
-    def __init__(self, folder: Path, judges: dict[str, TastefulJudge], **options: Any) -> None:
+    def __init__(
+        self, folder: Path, judges: dict[str, TastefulJudge], *more: dict[str, Any], **options: Any
+    ) -> None:
         self.folder, self.judges = folder, judges
+        finish = more or ({"name": "pairwise", "lc": "none", **options},)
         metadata = {
-            "version": 1, "benchmark": "alpacaeval", "track": "micro",
-            "finish": [{"name": "pairwise", "lc": "none", **options}],
+            "version": 1, "benchmark": "alpacaeval", "track": "micro", "finish": list(finish),
         }  # fmt: skip
         self.task = tiny.write_task(folder / "task", "alpacaeval", metadata=metadata, metric_list=[])
 

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rba_bench.leaderboard.judge_transfer.effects import JudgedPairs, all_effects, families
-from rba_bench.leaderboard.judge_transfer.report import report_page
+from rba_bench.leaderboard.judge_transfer.effects import all_effects, families
+from rba_bench.leaderboard.judge_transfer.judged_pairs import JudgedPairs
+from rba_bench.leaderboard.judge_transfer.kinds import PAIRS
+from rba_bench.leaderboard.judge_transfer.report import SectionResult, report_page
 from rba_bench.leaderboard.judge_transfer.sentences import verdict
 
 N_ITEMS, MODELS = 150, 5
@@ -44,8 +46,8 @@ def drawn_pairs(
         clusters=[f"item-{item // 2}" for item in np.repeat(np.arange(N_ITEMS), MODELS)],
         a=a.mean(axis=1),
         b=b.mean(axis=1),
-        a_orders=a,
-        b_orders=b,
+        a_votes=a,
+        b_votes=b,
         by_rule=np.zeros(len(model), dtype=bool),
         doublings=np.random.default_rng(seed + 1).normal(size=len(model)),
     )
@@ -56,7 +58,7 @@ def effects(pairs: JudgedPairs, kin: dict[str, list[bool]] = NO_KIN) -> dict[str
 
 
 def test_a_known_bias_for_the_answer_in_front_is_recovered():
-    found = effects(drawn_pairs(front=0.1))["order"]
+    found = effects(drawn_pairs(front=0.1))["votes"]
     assert found["b"]["position_bias"].low < 0.1 < found["b"]["position_bias"].high < 0.11
     assert not found["a"]["position_bias"].excludes(0.0)
     assert found["difference"]["position_bias"].excludes(0.0)
@@ -86,7 +88,7 @@ def test_what_a_judge_gives_its_family_is_told_from_what_it_gives_all():
 
 def test_win_rates_and_their_paired_difference():
     pairs = drawn_pairs(b_quality=QUALITY - 0.1)
-    for row in effects(pairs)["win_rates"]:
+    for row in effects(pairs)["scores"]:
         mine = pairs.model == pairs.labels.index(row["model"])
         assert row["a"].value == pytest.approx(pairs.a[mine].mean())
         assert row["difference"].value == pytest.approx((pairs.b - pairs.a)[mine].mean())
@@ -100,10 +102,13 @@ def test_orders_that_both_find_are_kept_and_a_swap_is_seen():
     assert ["model-4", "model-0"] in same["kept"]
     swapped = effects(drawn_pairs(b_quality=QUALITY[[0, 1, 2, 4, 3]]))
     assert swapped["order_of_models"]["reversed"] == [["model-4", "model-3"]]
-    assert "`model-4` below `model-3`, where A had the opposite" in verdict(swapped)[0]
+    assert "`model-4` below `model-3`, where A had the opposite" in verdict(swapped, PAIRS)[0]
     blind = effects(drawn_pairs(b_quality=np.full(MODELS, 0.5)))
     assert blind["order_of_models"]["kept"] == [] and len(blind["order_of_models"]["lost"]) >= 8
-    assert "cannot take the place" in verdict(blind)[0] or "does not tell apart" in verdict(blind)[0]
+    assert (
+        "cannot take the place" in verdict(blind, PAIRS)[0]
+        or "does not tell apart" in verdict(blind, PAIRS)[0]
+    )
 
 
 def test_equal_models_are_hardly_ever_put_in_order():
@@ -126,14 +131,14 @@ def test_pairs_decided_by_rule_count_in_win_rates_and_not_in_agreement():
     a, b = (np.where(ruled, 0.0, values) for values in (pairs.a, pairs.b))
     found = effects(JudgedPairs(**{**vars(pairs), "a": a, "b": b, "by_rule": ruled}))
     assert found["agreement"]["n"] == (~ruled).sum() == 562
-    assert sum(row["n"] for row in found["win_rates"]) == len(pairs)
+    assert sum(row["n"] for row in found["scores"]) == len(pairs)
     assert sum(sum(row.values()) for row in found["agreement"]["table"].values()) == 562
 
 
 def test_a_judge_without_orders_has_no_position_bias():
     pairs = drawn_pairs()
-    found = effects(JudgedPairs(**{**vars(pairs), "a_orders": np.full((len(pairs), 2), np.nan)}))
-    assert "a" not in found["order"] and "difference" not in found["order"] and "b" in found["order"]
+    found = effects(JudgedPairs(**{**vars(pairs), "a_votes": np.full((len(pairs), 2), np.nan)}))
+    assert "a" not in found["votes"] and "difference" not in found["votes"] and "b" in found["votes"]
     assert "raw_where_consistent" not in found["agreement"]
 
 
@@ -142,9 +147,9 @@ def test_few_pairs_and_one_model_are_no_fault():
     for keep in (pairs.item < 1, pairs.model == 0, pairs.item < 3):
         part = pairs.where(keep)
         found = effects(part)
-        assert found["agreement"]["n"] == len(part) and verdict(found)
+        assert found["agreement"]["n"] == len(part) and verdict(found, PAIRS)
     nothing_judged = JudgedPairs(**{**vars(pairs), "by_rule": np.ones(len(pairs), dtype=bool)})
-    assert "decided by rule" in verdict(effects(nothing_judged))[1]
+    assert "decided by rule" in verdict(effects(nothing_judged), PAIRS)[1]
 
 
 def test_families_are_words_that_name_a_maker():
@@ -162,7 +167,7 @@ def test_a_page_shows_hostile_names_as_text():
     counts = dict.fromkeys(
         ("items", "models", "pairs", "by_rule", "a_stored", "a_asked", "a_failed", "b_failed"), 1
     )
-    section = {"name": "task<b>", "verdict": verdict(found), "counts": counts, "effects": found}
+    section = SectionResult("task<b>", PAIRS, verdict(found, PAIRS), counts, found, {})
     facts = {
         "a": "A\n# x",
         "b": "<i>",

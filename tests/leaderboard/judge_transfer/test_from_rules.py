@@ -57,7 +57,7 @@ def test_one_rule_asked_in_two_ways_agrees_on_every_pair(tmp_path: Path) -> None
     effects = section["effects"]
     assert effects["agreement"]["raw"]["value"] == effects["agreement"]["kappa"]["value"] == 1.0
     assert effects["order_of_models"]["reversed"] == [] and effects["order_of_models"]["tau"]["value"] == 1.0
-    assert "a" not in effects["order"] and effects["order"]["b"]["position_bias"]["value"] == pytest.approx(
+    assert "a" not in effects["votes"] and effects["votes"]["b"]["position_bias"]["value"] == pytest.approx(
         0.0
     )
     assert section["a_judge"]["label"] == "rba_bench.micro.world.grade 1"

@@ -31,7 +31,7 @@ def test_a_judge_of_the_same_taste_keeps_the_order(bench, tmp_path):
     effects = found["effects"]
     assert effects["agreement"]["raw"]["value"] > 0.85 and effects["agreement"]["kappa"]["low"] > 0.5
     assert effects["order_of_models"]["tau"]["value"] == 1.0 and not effects["order_of_models"]["reversed"]
-    assert [row["model"] for row in effects["win_rates"]] == list(MODELS)
+    assert [row["model"] for row in effects["scores"]] == list(MODELS)
     assert found["verdict"][0].startswith("B finds ") and "cannot" not in found["verdict"][0]
     counts = found["counts"]
     assert (counts["pairs"], counts["items"], counts["a_stored"], counts["a_asked"]) == (240, 60, 240, 0)
@@ -39,7 +39,7 @@ def test_a_judge_of_the_same_taste_keeps_the_order(bench, tmp_path):
 
 def test_win_rates_are_those_of_the_records(bench, tmp_path):
     """All items are chosen, so under A the win rates are the board's."""
-    rows = transferred(bench, "twin-judge", tmp_path / "out")["effects"]["win_rates"]
+    rows = transferred(bench, "twin-judge", tmp_path / "out")["effects"]["scores"]
     for row in rows:
         [file] = (bench.folder / "eval" / row["model"]).glob("*/run.json")
         recorded = read_record(file).metrics["win_rate"]
@@ -58,7 +58,7 @@ def test_a_judge_of_the_opposite_taste_is_refused_in_words(bench, tmp_path):
 
 def test_a_bias_for_the_answer_in_front_is_measured(bench, tmp_path):
     found = transferred(bench, "front-judge", tmp_path / "out")
-    order = found["effects"]["order"]
+    order = found["effects"]["votes"]
     assert order["b"]["position_bias"]["low"] > 0.2 and abs(order["a"]["position_bias"]["value"]) < 0.02
     assert order["b"]["consistency"]["value"] < 0.5 < order["a"]["consistency"]["low"]
     assert "in both orders in only" in found["verdict"][0]
@@ -165,7 +165,7 @@ def test_records_of_two_judges_stand_in_two_tables_and_the_other_judge_is_left_o
     assert found["counts"]["models"] == 4
     assert any("front-judge" in reason for reason in found["left_out"])
     with pytest.raises(
-        UserError, match=r"no win rate .* judged by 'nobody'; judges of win rates: front-judge.*old-judge"
+        UserError, match=r"nothing .* judged by 'nobody'; their judges: front-judge.*old-judge"
     ):
         transferred(bench, "twin-judge", tmp_path / "none", records=[both, tmp_path / "old"], old="nobody")
 

@@ -48,8 +48,8 @@ def test_from_a_local_judge_to_a_served_one_and_the_board_under_it(
     verdicts = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
     assert len(verdicts) == 8 and {line["b"]["source"] for line in verdicts} == {"asked"}
     for line in verdicts:
-        for judge in (each for each in (line["a"], line["b"]) if each["preference"] is not None):
-            assert judge["preference"] == pytest.approx(sum(judge["orders"].values()) / 2)
+        for judge in (each for each in (line["a"], line["b"]) if each["value"] is not None):
+            assert judge["value"] == pytest.approx(sum(judge["parts"]) / 2)
             assert len(judge["votes"]["votes"]) == 2 and all(
                 "reply" in vote for vote in judge["votes"]["votes"]
             )
