@@ -6,7 +6,7 @@ samples and no record, so their metrics are those that their samples hold.
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from rba_bench.files import sha256_bytes, sha256_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import metric_heading, score_texts
 from rba_bench.leaderboard.loaded_runs import KINDS, MODEL, LoadedRun, kind_of_run
-from rba_bench.leaderboard.pages import published_folder
+from rba_bench.leaderboard.site.again import ON_BOARD, Commands
 from rba_bench.leaderboard.tables import SHORT, rounded
 from rba_bench.metrics.aggregate import score_function
 from rba_bench.seeding import stable_seed
@@ -70,7 +70,7 @@ class ModelAnswers:
         label: Tells it from the other models of the section.
         kind: `model`, or the kind of reference.
         samples: By position of the item in the test set.
-        folder: Of the run, for the command that answers an item again; "" where there is no record yet.
+        command: That lets it answer an item again, without the item; "" where there is no record yet.
         scores: Score and interval by metric as text; empty where there is no record yet.
         state: "" for a whole finished run, else what is missing.
         base: Label of the model that it was aligned from, "" where that is unknown or not in the section.
@@ -79,7 +79,7 @@ class ModelAnswers:
     label: str
     kind: str
     samples: Mapping[int, Sample]
-    folder: str
+    command: str
     scores: Mapping[str, str]
     state: str = ""
     base: str = ""
@@ -114,6 +114,7 @@ class SampleSection:
         test_set: Hash of the texts and clips; of an unfinished run alone, of what it has answered.
         control: What took the speech away (`eval --audio`), "" if nothing did.
         left_out: Number of items that are not shown.
+        place: Where the commands that answer an item again are to be run, in a sentence.
     """
 
     name: str
@@ -126,6 +127,7 @@ class SampleSection:
     test_set: str
     control: str = ""
     left_out: int = 0
+    place: str = ""
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -183,7 +185,7 @@ def board_section(
     name: str,
     group: BoardGroup,
     unfinished: Sequence[UnfinishedRun] = (),
-    folder_of: Callable[[LoadedRun], str] = published_folder,
+    commands: Commands = ON_BOARD,
     limit: int | None = None,
 ) -> SampleSection:
     """The section of a group.
@@ -192,7 +194,7 @@ def board_section(
         name: Of the section.
         group: The runs.
         unfinished: Runs of the same task that are still being written.
-        folder_of: Where a run lies, for the command that answers an item again.
+        commands: That let models answer an item again.
         limit: Most items; of more, some are drawn, the same for all protocols of a test set. None for all.
 
     Raises:
@@ -212,7 +214,7 @@ def board_section(
         )
 
     order = sorted(range(len(group.runs)), key=place)
-    models = tuple(_finished(group, index, folder_of, shown) for index in order)
+    models = tuple(_finished(group, index, commands, shown) for index in order)
     return SampleSection(
         name,
         group.task,
@@ -224,6 +226,7 @@ def board_section(
         group.data_hash,
         group.control,
         0 if shown is None else len(numbers) - len(shown),
+        commands.place,
     )
 
 
@@ -283,9 +286,7 @@ def _samples(run: LoadedRun, shown: set[int] | None) -> Iterator[Sample]:
                 yield sample
 
 
-def _finished(
-    group: BoardGroup, index: int, folder_of: Callable[[LoadedRun], str], shown: set[int] | None
-) -> ModelAnswers:
+def _finished(group: BoardGroup, index: int, commands: Commands, shown: set[int] | None) -> ModelAnswers:
     run, label = group.runs[index], group.labels[index]
     record = run.record
     scores = {}
@@ -295,7 +296,7 @@ def _finished(
     state = f"partial: {record.n} of {record.data['n_items']} items" if record.partial else ""
     samples = {sample.doc_id: sample for sample in _samples(run, shown)}
     return ModelAnswers(
-        label, kind_of_run(run), samples, folder_of(run), scores, state, _aligned_from(group, index)
+        label, kind_of_run(run), samples, commands.of(run), scores, state, _aligned_from(group, index)
     )
 
 

@@ -8,13 +8,13 @@ Texts of records are JSON in these scripts and become text of the page, never ma
 All bytes follow from the records, and from the names of the clips that lie beside the pages.
 """
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rba_bench.evaluation.records import Sample
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import label_text
+from rba_bench.leaderboard.site.again import item_option
 from rba_bench.leaderboard.site.clips import clip_file, clip_note
 from rba_bench.leaderboard.site.sample_sections import (
     ModelAnswers,
@@ -34,16 +34,17 @@ from rba_bench.metrics.word_differences import (
     error_rate,
     word_differences,
 )
-from rba_bench.untrusted import printable, visible_text
+from rba_bench.untrusted import visible_text
 
 FOLDER = "samples"
-ASSETS = ("samples.css", "item.js", "samples.js")
+SCRIPTS = ("parts.js", "votes.js", "item.js", "address.js", "samples.js")
+ASSETS = ("samples.css", *SCRIPTS)
 PAGE, SUMMARY = "index.html", "summary.js"
 PIECE = 100  # items of one file
 LONGEST = 20_000  # characters of a text: what is longer shows its beginning
 DEEPEST = 8  # of what a judge says
-COMMAND = "rba-bench leaderboard verify"
 WORDED = ("asr", "s2tt")  # kinds of items whose answers are compared with the reference word by word
+FACT_SIGN = " · "
 SIGNS = {SAME: "=", SUBSTITUTED: "~", INSERTED: "+", DELETED: "-"}
 
 
@@ -89,7 +90,8 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
         title=f"Samples of {section.name}",
         root="../../",
         styles=["../../site/samples.css"],
-        scripts=["../../site/item.js", "../../site/samples.js", SUMMARY],
+        scripts=[*(f"../../site/{name}" for name in SCRIPTS), SUMMARY],
+        section=section.name,
         facts=section.facts,
         left_out=section.left_out,
         items=len(section.numbers),
@@ -103,13 +105,16 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
     return page.encode()
 
 
-def summary_script(section: SampleSection, clips: Collection[str], version: str = "") -> bytes:
+def summary_script(
+    section: SampleSection, clips: Collection[str], version: str = "", notes: Sequence[str] = ()
+) -> bytes:
     """What filters and keys need: of each item its group, and of each model's answer status and score.
 
     Args:
         section: What the page shows.
         clips: Names of the clips that can be had.
         version: Of the runs, where these may change; pieces of another version are not shown with this summary.
+        notes: What could not be read, where the runs may change.
     """
     samples = section.first_samples
     groups = sorted({samples[number].group for number in section.numbers})
@@ -125,6 +130,7 @@ def summary_script(section: SampleSection, clips: Collection[str], version: str 
         "higher": metric is None or metric.higher_is_better,
         "limit": section.failure_limit,
         "models": [_model_entry(section, model) for model in section.models],
+        "place": section.place,
         "numbers": section.numbers,
         "ids": [_text(samples[number].id) for number in section.numbers],
         "groups": [_text(group) for group in groups],
@@ -142,6 +148,8 @@ def summary_script(section: SampleSection, clips: Collection[str], version: str 
             place for place, number in enumerate(section.numbers) if clip_name(section, number) in clips
         ],
     }
+    if version:
+        summary["changing"] = _changing(section, notes)
     return call_script("rbaSummary", summary)
 
 
@@ -149,6 +157,34 @@ def items_script(section: SampleSection, place: int, clips: Collection[str], ver
     """The texts of the items of one piece; arguments as of `summary_script`."""
     numbers = section.numbers[place * PIECE : (place + 1) * PIECE]
     return call_script("rbaItems", place, version, [_item(section, number, clips) for number in numbers])
+
+
+def _changing(section: SampleSection, notes: Sequence[str]) -> dict[str, Any]:
+    """The texts of the page itself, for a page that is open while the runs change."""
+    rows = [
+        {
+            "name": visible_text(label_text(model.label, model.kind)),
+            "state": visible_text(model.state),
+            "cells": [
+                *(model.scores.get(metric.name, "-") for metric in section.metrics),
+                str(len(model.samples)),
+                visible_text(model.base) or "-",
+            ],
+        }
+        for model in section.models
+    ]
+    headings = [
+        "model",
+        *(visible_text(metric.heading) for metric in section.metrics),
+        "items",
+        "aligned from",
+    ]
+    return {
+        "facts": visible_text(FACT_SIGN.join(section.facts)),
+        "headings": headings,
+        "rows": rows,
+        "notes": list(notes),
+    }
 
 
 def _model_entry(section: SampleSection, model: ModelAnswers) -> dict[str, Any]:
@@ -159,7 +195,7 @@ def _model_entry(section: SampleSection, model: ModelAnswers) -> dict[str, Any]:
         "state": visible_text(model.state),
         "base": labels.index(model.base) if model.base else -1,
         "score": model.scores.get(section.primary, ""),
-        "command": f"{COMMAND} {shlex.quote(printable(model.folder))}" if model.folder else "",
+        "command": model.command,
     }
 
 
@@ -170,13 +206,14 @@ def _item(section: SampleSection, number: int, clips: Collection[str]) -> dict[s
         "clip": clip_file(name) if name in clips else "",
         "seconds": rounded(sample.duration),
         "audio": sample.audio_sha256,
+        "played": sample.played_sha256,
         "languages": _text(" → ".join(dict.fromkeys((sample.source_lang, sample.target_lang)))),
         "instruction": _text(sample.instruction),
         "prompt": _text(sample.prompt),
         "references": [_text(each) for each in sample.references],
         "baseline": _text(sample.baseline),
         "extra": _text(sample.extra),
-        "option": _option(sample),
+        "option": item_option(sample),
     }
     answers = [_answer(section, model, number) for model in section.models]
     return {key: value for key, value in item.items() if value} | {"answers": answers}
@@ -234,12 +271,6 @@ def _signed(differences: list[Difference]) -> list[list[str]]:
         [SIGNS[kind], _text(said), *([] if kind == SAME else [_text(recognised)])]
         for kind, said, recognised in differences
     ]
-
-
-def _option(sample: Sample) -> str:
-    """What names an item to `verify` in a shell: its id, or its number where the id cannot be typed."""
-    item = sample.id if sample.id and printable(sample.id) == sample.id else str(sample.doc_id)
-    return f"--item={shlex.quote(item)}"
 
 
 def _text(text: str) -> str:

@@ -8,6 +8,7 @@ https://fetch.spec.whatwg.org/#cross-origin-resource-policy-header).
 """
 
 import re
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ from rba_bench.leaderboard.site.shell import POLICY
 LOOPBACK = "127.0.0.1"
 PORT = 8021
 _HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -44,6 +45,9 @@ class SiteServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = (
+        128  # connections that wait; five, as by default, are fewer than a page opens at once
+    )
 
     def __init__(self, source: FileSource, port: int | None = None) -> None:
         self.source = source
@@ -55,6 +59,11 @@ class SiteServer(ThreadingHTTPServer):
                     f"port {port} cannot be used ({error.strerror}): choose another --port"
                 ) from error
             super().__init__((LOOPBACK, 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that goes away in the middle of an answer is no fault; anything else is shown."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     @property
     def url(self) -> str:
@@ -78,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not logged."""
 
     def _answer(self, with_body: bool) -> None:
+        if {"content-length", "transfer-encoding"} & {name.lower() for name in self.headers}:
+            self.close_connection = True  # a body is not read, so it must not be taken for the next request
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             self._refuse(
@@ -108,7 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _send(self, content: bytes, kind: str, with_body: bool) -> None:
-        wanted = byte_range(self.headers.get("Range"), len(content))
+        # Only GET has ranges, and a condition on an entity tag never holds, as there are none (RFC 9110, 13.1.5, 14.2).
+        asked = self.headers.get("Range") if with_body and "If-Range" not in self.headers else None
+        wanted = byte_range(asked, len(content))
         if wanted is None:
             self.send_response(HTTPStatus.OK)
         elif wanted:

@@ -171,8 +171,9 @@ def test_the_command_names_the_item_for_a_shell(tmp_path: Path, name: str) -> No
         summary(files, "micro_triviaqa_greedy")["models"],
         items(files, "micro_triviaqa_greedy"),
     )
-    *command, folder, item = shlex.split(f"{model['command']} {found['option']}")
+    *command, folder, weights, item = shlex.split(f"{model['command']} {found['option']}")
     assert command == ["rba-bench", "leaderboard", "verify"] and folder.startswith("records/")
+    assert weights == "--model=MODEL"  # which the reader must name
     assert item == f"--item={name if name.isprintable() and name else 7}"
 
 

@@ -1,6 +1,8 @@
 """The server of `rba-bench view`: byte ranges, and who is refused."""
 
 import http.client
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -51,6 +53,8 @@ def ask(
         ("bytes=10000-99999999", 10_000, len(CLIP)),
         ("bytes=-5", len(CLIP) - 5, len(CLIP)),
         ("bytes=-999999", 0, len(CLIP)),
+        ("bytes=0-1", 0, 2),  # how Safari asks whether there are ranges
+        ("Bytes=3-3", 3, 4),
     ],
 )
 def test_a_part_of_a_clip_is_sent(server: SiteServer, header: str, start: int, end: int) -> None:
@@ -61,7 +65,8 @@ def test_a_part_of_a_clip_is_sent(server: SiteServer, header: str, start: int, e
 
 
 @pytest.mark.parametrize(
-    "header", ["bytes=5-2", "bytes=-", "bytes=0-1,3-4", "items=0-1", "bytes=" + "9" * 5000 + "-"]
+    "header",
+    ["bytes=5-2", "bytes=-", "bytes=0-1,3-4", "items=0-1", "bytes=\xb2-\xb3", "bytes=" + "9" * 5000 + "-"],
 )
 def test_what_is_no_single_range_gives_the_whole_file(server: SiteServer, header: str) -> None:
     status, _, body = ask(server, "/clips/a.flac", Range=header)
@@ -72,6 +77,12 @@ def test_what_is_no_single_range_gives_the_whole_file(server: SiteServer, header
 def test_a_range_behind_the_end_is_told_the_size(server: SiteServer, header: str) -> None:
     status, headers, body = ask(server, "/clips/a.flac", Range=header)
     assert status == 416 and headers["Content-Range"] == f"bytes */{len(CLIP)}" and not body
+
+
+def test_ranges_are_for_get_and_a_condition_on_an_entity_tag_does_not_hold(server: SiteServer) -> None:
+    status, headers, body = ask(server, "/clips/a.flac", "HEAD", Range="bytes=0-9")
+    assert status == 200 and headers["Content-Length"] == str(len(CLIP)) and not body
+    assert ask(server, "/clips/a.flac", Range="bytes=0-9", If_Range='"tag"')[::2] == (200, CLIP)
 
 
 def test_ranges_of_nothing() -> None:
@@ -118,6 +129,11 @@ def test_only_files_of_the_site_are_read(server: SiteServer) -> None:
         "/%2e%2e/%2e%2e/etc/passwd",
         "//etc/passwd",
         "/%ff",
+        "/%00",
+        "/samples/x/summary.js%00",
+        "/samples/x/..%5c..%5cindex.html",
+        "/samples\\x\\summary.js",
+        "/samples/x/%2e%2e/x/summary.js",
         "/samples/x/",
         "/nothing",
     ):
@@ -133,3 +149,62 @@ def test_only_this_machine_can_connect_and_a_port_is_used_once(server: SiteServe
     assert server.server_address[0] == "127.0.0.1" and server.url == f"http://127.0.0.1:{server.server_port}/"
     with pytest.raises(UserError, match=f"port {server.server_port} cannot be used.*--port"):
         SiteServer(FILES.get, server.server_port)
+
+
+def connect(server: SiteServer, request: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+    connection.sendall(request)
+    return connection
+
+
+def test_what_follows_a_request_as_its_body_is_no_request(server: SiteServer) -> None:
+    second = b"GET /clips/a.flac HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(second)}\r\n\r\n".encode()
+    with connect(server, head + second) as connection:
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 ") == 1 and answers.endswith(b"<h1>first</h1>")
+
+
+def test_a_browser_that_goes_away_is_no_fault(
+    server: SiteServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reset = struct.pack("ii", 1, 0)  # close with a reset
+    asked = threading.Event()
+
+    def slowly(address: str) -> bytes:
+        asked.wait(20)
+        return CLIP * 1000
+
+    monkeypatch.setattr(server, "source", slowly)
+    for _ in range(3):
+        connection = connect(server, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        connection.close()
+    asked.set()
+    assert ask(server, "/x")[0] == 200
+    ended = [thread for thread in threading.enumerate() if "process_request" in thread.name]
+    for thread in ended:
+        thread.join(20)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fault_of_the_server_is_shown(server: SiteServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(address: str) -> bytes:
+        raise RuntimeError("a fault")
+
+    server.source = broken
+    with pytest.raises(http.client.HTTPException):
+        ask(server, "/")
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
+def test_many_requests_at_once_are_all_answered(server: SiteServer) -> None:
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(ask(server, "/clips/a.flac")[0])) for _ in range(200)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [200] * 200
