@@ -127,7 +127,11 @@ def prepare(request: TransferRequest) -> Work:
         return choose_pairs(section, request.pairs, request.seed, usable)
 
     compared = {id(run) for section in sections for run in section.group.runs}
-    others = [run for run in runs if id(run) not in compared and judges_of(run.record)]
+    others = [
+        run
+        for run in runs
+        if id(run) not in compared and judges_of(run.record) and not run.record.audio_control
+    ]
     left_out += [f"{run.name} on {run.record.task}: judged, but no win rate by A" for run in others]
     return Work(
         request, runs, sections, _names(sections), [*map(chosen, sections)], left_out, old_model, new_model

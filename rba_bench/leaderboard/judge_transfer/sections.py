@@ -111,9 +111,12 @@ def find_sections(
 def _judged_in_pairs(runs: Sequence[LoadedRun]) -> tuple[list[Section], list[str]]:
     """Every win rate of every table, and the tables that have none or were judged with another prompt."""
     by_key: dict[GroupKey, list[LoadedRun]] = {}
-    for run in runs:
-        by_key.setdefault(group_key(run.record), []).append(run)
     sections, left_out = [], []
+    for run in runs:
+        if run.record.audio_control:  # its answers are no answers to the clips, so nothing is ranked by them
+            left_out.append(f"{run.name} on {run.record.task}: a control without the speech")
+        else:
+            by_key.setdefault(group_key(run.record), []).append(run)
     for key in sorted(by_key):
         for part in split_by_judge(by_key[key]):
             found = [

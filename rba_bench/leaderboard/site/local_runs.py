@@ -136,7 +136,7 @@ def _sections(groups: Sequence[BoardGroup], unfinished: Sequence[UnfinishedRun])
     waiting = list(unfinished)
     names = section_names(groups, ())
     for name, group in zip(names, groups, strict=True):
-        mine = [run for run in waiting if run.task == group.task and _same_clips(run, group)]
+        mine = [run for run in waiting if run.task == group.task and _same_questions(run, group)]
         waiting = [run for run in waiting if run not in mine]
         yield board_section(name, group, mine, folder_of=lambda run: str(run.folder))
     for task in dict.fromkeys(run.task for run in waiting):
@@ -144,11 +144,18 @@ def _sections(groups: Sequence[BoardGroup], unfinished: Sequence[UnfinishedRun])
         yield unfinished_section(name, [run for run in waiting if run.task == task])
 
 
-def _same_clips(run: UnfinishedRun, group: BoardGroup) -> bool:
-    """Whether a run answers the items of a group, as far as it is."""
-    hashes = {sample.doc_id: sample.audio_sha256 for sample in group.runs[0].samples}
+def _same_questions(run: UnfinishedRun, group: BoardGroup) -> bool:
+    """Whether a run answers the items of a group, as far as it is, with what was played to the models there.
+
+    A run without a record does not say how its clips were changed; the seeds of its items follow from that.
+    """
+    known: dict[int, set[tuple[str, int]]] = {}
+    for finished in group.runs:
+        for sample in finished.samples:
+            known.setdefault(sample.doc_id, set()).add((sample.audio_sha256, sample.seed))
     return all(
-        hashes.get(sample.doc_id, sample.audio_sha256) == sample.audio_sha256 for sample in run.samples
+        (sample.audio_sha256, sample.seed) in known.get(sample.doc_id, ((sample.audio_sha256, sample.seed),))
+        for sample in run.samples
     )
 
 
