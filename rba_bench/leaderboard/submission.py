@@ -105,9 +105,8 @@ def check_submission(paths: Sequence[Path], boards: Path, data_dir: Path | None 
             loaded.append(load_checked_run(folder))
         except UserError as error:
             refused.append(_about(folder, str(error)))
-    loaded.sort(
-        key=lambda run: bool(run.record.audio_control)
-    )  # a control needs its full run, which may be new
+    # A control needs its full run, which may be new too
+    loaded.sort(key=lambda run: bool(run.record.audio_control))
     present = [run for track, task in _places(loaded) for run in _board_runs(boards / track, task)]
     shared = shared_test_set_faults([*present, *loaded])
     runs: list[LoadedRun] = []

@@ -9,6 +9,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.audio_control import (
     ClipFacts,
     exchange_clips,
+    facts_of,
     parse_audio_control,
     recorded_control,
     requested_control,
@@ -132,6 +133,20 @@ def test_every_clip_is_played_once_and_never_to_its_own_kind(seed):
 
 def item(number: int, language: str = "en", cluster: str = "") -> ClipFacts:
     return ClipFacts(f"clip {number}", cluster or f"cluster {number}", f"words {number}", language)
+
+
+def test_one_text_written_in_two_ways_is_one_text():
+    documents = [
+        {
+            "audio": {"sha256": f"clip {n}"},
+            "cluster": f"cluster {n}",
+            "instruction": text,
+            "source_lang": "en",
+        }
+        for n, text in enumerate(("Who is it?", "who is it", "What is it?", "Where is it?"))
+    ]
+    donors = exchange_clips(facts_of(documents), "task")
+    assert sorted(donors) == [0, 1, 2, 3] and {donors[0], donors[1]} == {2, 3}
 
 
 def test_the_language_stays_where_each_has_enough_to_exchange():
