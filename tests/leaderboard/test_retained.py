@@ -203,7 +203,10 @@ def test_a_corpus_metric_has_a_share_too_and_a_score_of_nothing_has_none(tmp_pat
     [translated], [mute] = groups[task].rows, groups[TASK].rows
     share = translated.retained["silence"]["bleu"]
     assert 0 <= share.low <= share.value <= share.high < 0.5
-    assert mute.retained == {"silence": {}} and "| - |" in (tmp_path / "board" / "index.md").read_text()
+    assert mute.retained == {"silence": {}}
+    with open(tmp_path / "board" / f"{TASK}.csv", newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["model"] == "mute"]
+    assert rows and all(row["control_silence"] == "0.0" and row["retained_silence"] == "" for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_a_published_record_is_valid_and_says_the_same(tmp_path, task, capsys):
     check(out, paths)
     record, log, rows = read_record(folder), log_of(paths), rows_of(paths)
     assert {path.parent for path in paths} == {out / "data" / task / "local" / "base"}
+    named = [result["metric_config"]["metric_name"] for result in log["evaluation_results"]]
+    assert sorted(named) == sorted(record.metrics)
     for result in log["evaluation_results"]:
         value = record.metrics[result["metric_config"]["metric_name"]]
         details = result["score_details"]
