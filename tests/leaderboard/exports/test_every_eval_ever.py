@@ -80,6 +80,7 @@ def test_a_published_record_is_valid_and_says_the_same(tmp_path, task, capsys):
         assert details["score"] == pytest.approx(value.value, rel=1e-9)
         assert (interval["lower"], interval["upper"]) == pytest.approx((value.low, value.high), rel=1e-9)
         assert details["uncertainty"]["num_samples"] == value.n
+        assert result["metric_config"]["lower_is_better"] is not value.higher_is_better
         joined = [row for row in rows if row["evaluation_result_id"] == result["evaluation_result_id"]]
         assert len(joined) == value.n
         if value.aggregation == "mean" and not value.macro:
