@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,8 +81,9 @@ def check(mutations: list[Mutation]) -> None:
                 sys.exit(f"mutation {number}: there is no {test.split('::')[0]}")
 
 
+@lru_cache(maxsize=None)
 def state(part: str, tests: tuple[str, ...]) -> str:
-    """Hash of what a result is true of: the part of the package, these tests, and what they share."""
+    """Hash of what a result is true of: the part of the package, these tests, and what they share. Taken once."""
     place = ROOT / part
     sources = (path for path in place.rglob("*") if path.suffix in SOURCES) if place.is_dir() else [place]
     files = set(sources)
@@ -271,6 +273,8 @@ def main() -> None:
         return
     bench = Bench(given.work)
     chosen = [(n, one) for n, one in enumerate(mutations, 1) if given.only is None or n in given.only]
+    for _, one in chosen:  # before the tree is copied: files may be edited while the copy is tried
+        state(part_of(one), one.tests)
     for number, one in chosen:
         if given.only is not None:
             bench.forget(one)

@@ -81,7 +81,7 @@ UNHEARD = {
     "n_tokens": 0,
 }
 EDITS: dict[str, tuple[Edit, str]] = {
-    "scores of two items": (two_scores_exchanged, "2 items, each of which has scores that do not follow from its response"),
+    "scores of two items": (two_scores_exchanged, "2 items, each of which has scores that do not follow"),
     "what counts as the answer": (item(extracted="x"), "has an extracted answer that is not its response's"),
     "status of an item": (another_status, "has a status that does not follow from its response"),
     "end of an interval": (metric(low=0.0), f"{METRIC}.low is recorded as 0"),
