@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def check(mutations: list[Mutation]) -> None:
                 sys.exit(f"mutation {number}: there is no {test.split('::')[0]}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def state(part: str, tests: tuple[str, ...]) -> str:
     """Hash of what a result is true of: the part of the package, these tests, and what they share. Taken once."""
     place = ROOT / part

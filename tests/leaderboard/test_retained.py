@@ -270,7 +270,7 @@ def test_a_hostile_name_of_a_control_is_only_text(tmp_path):
 def test_compare_says_what_a_control_retains_of_its_full_run(tmp_path):
     full = write(tmp_path, "sft", qa_samples(0.8))
     silent = write(tmp_path, "sft", qa_samples(0.2, seed=1), "silence")
-    with pytest.raises(UserError, match=r"protocols differ in audio"):
+    with pytest.raises(UserError, match=r"protocols differ in audio .*; --across compares them all the same"):
         compare_runs(silent, full)
     [comparison] = compare_runs(silent, full, across=True).comparisons
     heading = "\n".join(comparison.heading())
