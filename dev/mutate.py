@@ -1,4 +1,4 @@
-"""Which one-line faults of the trainer do the tests catch?
+"""Which one-line faults of the trainer and of the leaderboards do the tests catch?
 
     python dev/mutate.py --list                 what is tried
     python dev/mutate.py                        try all, go on where an earlier call stopped, write dev/MUTATIONS.md
@@ -9,8 +9,8 @@ libraries are loaded once, and every mutation is tried in a process forked from 
 mutation whose text is gone from the source stops the script before anything runs: it belongs to code that has changed.
 First the tests are run without a mutation, because tests that fail anyway would catch everything.
 
-Results are kept by the content of mutation, tests and package under --work (default: a folder in the system's
-temporary one), so nothing is run twice and nothing stale is believed.
+Results are kept by the content of mutation, tests and the part of the package that it lies in (`rba_bench/training`),
+under --work (default: a folder in the system's temporary one), so nothing is run twice and nothing stale is believed.
 """
 
 import argparse
@@ -22,11 +22,13 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "dev" / "MUTATIONS.md"
-COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "pyproject.toml")
+COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "leaderboards", "pyproject.toml")
+SOURCES = (".py", ".js", ".css", ".jinja")
 TIMEOUT_S = 600
 HEAVY = (
     "torch.distributed.fsdp",
@@ -47,7 +49,8 @@ class Mutation:
     """One fault.
 
     Attributes:
-        kind: loss, mask, position, reward, pair or normalisation.
+        kind: loss, mask, position, reward, pair or normalisation of the trainer; control, retained, judges, verify,
+            submission, untrusted, site, server, exports or transfer of the leaderboards.
         file: under the root.
         old: text that is there exactly once.
         new: what stands there instead.
@@ -78,17 +81,26 @@ def check(mutations: list[Mutation]) -> None:
                 sys.exit(f"mutation {number}: there is no {test.split('::')[0]}")
 
 
-def state(tests: tuple[str, ...]) -> str:
-    """Hash of what a result is true of: the trainer, these tests, and what tests share."""
-    shared = [
-        path for path in (ROOT / "tests" / "training").glob("*.py") if not path.name.startswith("test_")
-    ]
-    files = {*(ROOT / "rba_bench" / "training").rglob("*.py"), *shared}
-    files |= {ROOT / test.split("::")[0] for test in tests}
+@cache
+def state(part: str, tests: tuple[str, ...]) -> str:
+    """Hash of what a result is true of: the part of the package, these tests, and what they share. Taken once."""
+    place = ROOT / part
+    sources = (path for path in place.rglob("*") if path.suffix in SOURCES) if place.is_dir() else [place]
+    files = set(sources)
+    for test in tests:
+        file = ROOT / test.split("::")[0]
+        folders = [folder for folder in file.parents if folder.is_relative_to(ROOT / "tests")]
+        shared = (path for folder in folders for path in folder.glob("*.py"))
+        files |= {file, *(path for path in shared if not path.name.startswith("test_"))}
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def part_of(mutation: Mutation) -> str:
+    """The folder below `rba_bench` that a mutation lies in, or its file."""
+    return "/".join(mutation.file.split("/")[:2])
 
 
 def attempt(tree: Path, tests: tuple[str, ...], mutation: Mutation | None) -> tuple[str, float, str]:
@@ -150,9 +162,10 @@ def _wait(child: int, until: float) -> int | None:
     return None
 
 
-def key(mutation: Mutation | None, tests: tuple[str, ...]) -> str:
-    """Name of a kept result."""
-    value = [None if mutation is None else asdict(mutation), tests, state(tests)]
+def key(mutation: Mutation, mutated: bool) -> str:
+    """Name of a kept result, of the tests of a mutation with or without it."""
+    tests = mutation.tests
+    value = [asdict(mutation) if mutated else None, tests, state(part_of(mutation), tests)]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
 
 
@@ -180,25 +193,25 @@ class Bench:
 
         torch.set_num_threads(1)
 
-    def result(self, mutation: Mutation | None, tests: tuple[str, ...]) -> dict[str, object] | None:
+    def result(self, mutation: Mutation, mutated: bool = True) -> dict[str, object] | None:
         """What is known already."""
-        path = self.kept / f"{key(mutation, tests)}.json"
+        path = self.kept / f"{key(mutation, mutated)}.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
     def forget(self, mutation: Mutation) -> None:
         """Try again next time."""
-        (self.kept / f"{key(mutation, mutation.tests)}.json").unlink(missing_ok=True)
+        (self.kept / f"{key(mutation, True)}.json").unlink(missing_ok=True)
 
-    def tried(self, mutation: Mutation | None, tests: tuple[str, ...]) -> dict[str, object]:
+    def tried(self, mutation: Mutation, mutated: bool = True) -> dict[str, object]:
         """The result, by running if need be."""
-        known = self.result(mutation, tests)
+        known = self.result(mutation, mutated)
         if known is not None:
             return known
         if not self.tree.is_dir() or "torch" not in sys.modules:
             self.open()
-        verdict, seconds, test = attempt(self.tree, tests, mutation)
+        verdict, seconds, test = attempt(self.tree, mutation.tests, mutation if mutated else None)
         found: dict[str, object] = {"verdict": verdict, "seconds": round(seconds, 1), "test": test}
-        (self.kept / f"{key(mutation, tests)}.json").write_text(json.dumps(found))
+        (self.kept / f"{key(mutation, mutated)}.json").write_text(json.dumps(found))
         return found
 
 
@@ -206,7 +219,7 @@ def report(mutations: list[Mutation], bench: Bench) -> str:
     """The Markdown table of everything that has been run."""
     rows, caught, run = [], 0, 0
     for number, one in enumerate(mutations, 1):
-        found = bench.result(one, one.tests)
+        found = bench.result(one)
         if found is None:
             continue
         run += 1
@@ -220,9 +233,10 @@ def report(mutations: list[Mutation], bench: Bench) -> str:
     head = [
         "# Mutations",
         "",
-        "What `python dev/mutate.py` found: one-line faults in losses, masks, positions, rewards, choice of pairs and",
-        f"normalisation, and whether the tests notice. {caught} of {run} are caught; {len(mutations) - run} of "
-        f"{len(mutations)} were not run.",
+        "What `python dev/mutate.py` found: one-line faults of the trainer (losses, masks, positions, rewards, choice",
+        "of pairs, normalisation) and of the leaderboards (controls without the speech, verification, submissions,",
+        "texts of others, site, exports, transfer of a judge), and whether the tests notice. "
+        f"{caught} of {run} are caught; {len(mutations) - run} of {len(mutations)} were not run.",
         "",
         "| | kind | file | instead of | stands | caught | first test that failed |",
         "|---|---|---|---|---|---|---|",
@@ -259,13 +273,15 @@ def main() -> None:
         return
     bench = Bench(given.work)
     chosen = [(n, one) for n, one in enumerate(mutations, 1) if given.only is None or n in given.only]
+    for _, one in chosen:  # before the tree is copied: files may be edited while the copy is tried
+        state(part_of(one), one.tests)
     for number, one in chosen:
         if given.only is not None:
             bench.forget(one)
-        clean = bench.tried(None, one.tests)
+        clean = bench.tried(one, mutated=False)
         if clean["verdict"] != "passed":
             sys.exit(f"without any mutation {' '.join(one.tests)} {clean['verdict']}: {clean['test']}")
-        found = bench.tried(one, one.tests)
+        found = bench.tried(one)
         told = (
             "NOT CAUGHT"
             if found["verdict"] == "passed"

@@ -230,7 +230,7 @@ def _evaluate(
     return [*records, *ceiling], modality_gaps(records, ceiling, request.out)
 
 
-def _retained(records: "list[RunRecord]", out: Path) -> "dict[tuple[str, str], Interval]":
+def _retained(records: "list[RunRecord]", out: Path) -> "dict[str, dict[str, Interval]]":
     """What the controls among the records retain of the full runs in the same folder."""
     controls = [record for record in records if record.audio_control]
     if not controls:
@@ -252,7 +252,7 @@ def _print_records(
     records: "list[RunRecord]",
     gaps: "dict[tuple[str, str], Interval]",
     as_json: bool,
-    shares: "dict[tuple[str, str], Interval] | None" = None,
+    shares: "dict[str, dict[str, Interval]] | None" = None,
 ) -> None:
     if as_json:
         emit_json(records)
@@ -296,20 +296,19 @@ def _metric_rows(record: "RunRecord", gaps: "dict[tuple[str, str], Interval]") -
         )
 
 
-def _control_notes(record: "RunRecord", shares: "dict[tuple[str, str], Interval]") -> "Iterator[str]":
+def _control_notes(record: "RunRecord", shares: "dict[str, dict[str, Interval]]") -> "Iterator[str]":
     """What a control is, and what it retains of the full run."""
     if not record.audio_control:
         return
-    found = {name: share for name in record.metrics if (share := shares.get((record.run_id, name)))}
-    retained = ", ".join(
-        f"{name} {100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
-        for name, share in found.items()
-    )
-    compared = (
-        f"retained, % of the full run: {retained}"
-        if found
-        else "no full run in this folder, or its score may be 0"
-    )
+    found = shares.get(record.run_id)
+    compared = "no full run in this folder"
+    if found is not None:
+        retained = ", ".join(
+            f"{name} {100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+            for name, share in found.items()
+        )
+        nothing = "nothing, as the score of the full run is, or may be, 0"
+        compared = f"retained, % of the full run: {retained or nothing}"
     yield f"{record.task}: control without the speech ({record.audio_control}), not ranked on leaderboards; {compared}"
 
 

@@ -179,7 +179,7 @@ def exchange_clips(items: Sequence[ClipFacts], name: str) -> list[int]:
 
     Items that share clip, words or cluster form a class. Each language is put in an order by hash in which classes stay
     together, and turned by the size of its largest class: so no clip stays in its class if that is at most half of all.
-    Where a language has too few classes for that, all languages are turned together.
+    Languages in which one class is larger are turned together, and if need be with the smallest of the others.
 
     Args:
         items: The whole test set, in order.
@@ -192,19 +192,27 @@ def exchange_clips(items: Sequence[ClipFacts], name: str) -> list[int]:
     parts: dict[str, list[int]] = {}
     for position, item in enumerate(items):
         parts.setdefault(item.language, []).append(position)
-    turned = list(parts.values())
-    if any(_largest(part, classes) > len(part) / 2 for part in turned):
-        turned = [list(range(len(items)))]
-        if (most := _largest(turned[0], classes)) > len(items) / 2:
-            raise UserError(
-                f"{name}: {most} of {len(items)} items say the same, so not every item can get another clip: use the "
-                "control silence"
-            )
+    most = _largest(range(len(items)), classes)
+    if most > len(items) / 2:
+        raise UserError(
+            f"{name}: {most} of {len(items)} items say the same, so not every item can get another clip: use the "
+            "control silence"
+        )
     donors = [0] * len(items)
-    for part in turned:
+    for part in _exchanging(list(parts.values()), classes):
         for position, donor in _turn(part, items, classes):
             donors[position] = donor
     return donors
+
+
+def _exchanging(parts: Sequence[Sequence[int]], classes: Sequence[int]) -> list[list[int]]:
+    """Parts within which clips can be exchanged: languages, and those together that cannot be alone."""
+    alone = [list(part) for part in parts if _largest(part, classes) <= len(part) / 2]
+    together = [position for part in parts if list(part) not in alone for position in part]
+    alone.sort(key=len, reverse=True)
+    while _largest(together, classes) > len(together) / 2:
+        together += alone.pop()
+    return [*alone, sorted(together)]
 
 
 def _turn(

@@ -56,6 +56,7 @@ class Metric:
             function gives several metrics at once.
         rank: Place in the order in which a task's ranking metric is chosen, 1 first; None if never chosen.
         decimals: Digits behind the point in tables, of percent or points.
+        lowest: Score of answers that are worth nothing.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Metric:
     score: ItemFunction | None = field(default=None, compare=False, repr=False)
     rank: int | None = None
     decimals: int = 1
+    lowest: float = 0.0
 
     @property
     def is_corpus(self) -> bool:
@@ -216,6 +218,7 @@ METRICS: tuple[Metric, ...] = (
         description="Mean rating by a judge.",
         unit="1 to 5",
         decimals=2,
+        lowest=1.0,
     ),
     Metric(
         "judge_accuracy",
@@ -271,6 +274,11 @@ def metric_named(name: str) -> Metric:
 def shown_decimals(name: str, scale: float) -> int:
     """Digits behind the point of a metric with this scale in tables."""
     return next((metric.decimals for metric in METRICS if (metric.name, metric.scale) == (name, scale)), 1)
+
+
+def lowest_score(name: str, scale: float) -> float:
+    """What answers that are worth nothing get by a metric with this scale."""
+    return next((metric.lowest for metric in METRICS if (metric.name, metric.scale) == (name, scale)), 0.0)
 
 
 def signed(metrics: Iterable[Metric], target_langs: Iterable[str]) -> tuple[Metric, ...]:

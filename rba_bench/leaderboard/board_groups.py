@@ -51,6 +51,11 @@ def full_run_key(record: RunRecord) -> GroupKey:
     return (record.task, protocol_hash(spec), data_hash(record))
 
 
+def table_key(record: RunRecord) -> GroupKey:
+    """`group_key` of the table that a run belongs to: a control stands beside its full run."""
+    return full_run_key(record) if record.audio_control else group_key(record)
+
+
 @dataclass(frozen=True)
 class BoardRow:
     """One run in its group.
@@ -296,8 +301,7 @@ def form_groups(
     """
     by_key: dict[GroupKey, list[LoadedRun]] = {}
     for run in runs:
-        goes_along = run.record.audio_control and not controls_apart
-        key = full_run_key(run.record) if goes_along else group_key(run.record)
+        key = group_key(run.record) if controls_apart else table_key(run.record)
         by_key.setdefault(key, []).append(run)
     groups = []
     for key in sorted(by_key):

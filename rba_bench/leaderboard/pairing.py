@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.metric import lowest_score
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics import paired
 from rba_bench.metrics.aggregate import item_scores
@@ -195,6 +196,7 @@ class RunPair:
             score.scale(rows[left], value.scale),
             difference,
             None if value.higher_is_better else value.scale,
+            lowest_score(metric, value.scale),
         )
 
     def _scored_items(self, metric: str) -> tuple[Positions, Positions]:

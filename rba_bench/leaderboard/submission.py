@@ -17,7 +17,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.records import MARK_FILE, PACKED_FILE, RUN_FILE, pack_samples
 from rba_bench.files import inside, write_atomic
 from rba_bench.leaderboard.board_files import RECORDS, UNFINISHED, board_warnings
-from rba_bench.leaderboard.board_groups import BoardGroup, group_key, group_runs
+from rba_bench.leaderboard.board_groups import BoardGroup, group_key, group_runs, table_key
 from rba_bench.leaderboard.loaded_runs import (
     MODEL,
     LoadedRun,
@@ -108,6 +108,8 @@ def check_submission(paths: Sequence[Path], boards: Path, data_dir: Path | None 
             loaded.append(load_checked_run(folder))
         except UserError as error:
             refused.append(_about(folder, str(error)))
+    # A control needs its full run, which may be new too
+    loaded.sort(key=lambda run: bool(run.record.audio_control))
     present = [run for track, task in _places(loaded) for run in _board_runs(boards / track, task)]
     shared = shared_test_set_faults([*present, *loaded])
     runs: list[LoadedRun] = []
@@ -182,6 +184,12 @@ def _refusal(run: LoadedRun, verdict: RecordVerdict, others: Sequence[LoadedRun]
         return f"it is partial (--limit {record.limit}): evaluate without --limit"
     if shipped_task(record.task) is None:
         return f"task {record.task} does not come with rba-bench, so nobody could compare its protocol"
+    if record.audio_control:
+        full = [other for other in others if group_key(other.record) == table_key(record)]
+        try:
+            group_runs([*full, run], "")
+        except UserError as error:
+            return str(error).removeprefix(f"{run.folder} ")
     for other in others:
         if published_path(other).casefold() == published_path(run).casefold():
             same = other.record_bytes == run.record_bytes
@@ -214,13 +222,18 @@ def _absolute_paths(value: Any) -> Iterator[str]:
 def _board_notes(run: LoadedRun, present: Sequence[LoadedRun]) -> Iterator[str]:
     """How a run relates to those on the board."""
     record, about = run.record, f"{run.name} on {run.record.task}"
+    if record.audio_control:
+        yield f"{about}: a control without the speech ({record.audio_control}), which is no row of its own"
+        return
     same_group = [other for other in present if group_key(other.record) == group_key(record)]
     for other in same_group:
         if other.name == run.name:
             yield f"{about}: the board has {other.record.run_id} of a model of this name; both rows will stand"
         elif kind_of_run(run) == MODEL == kind_of_run(other) and _weights(run) == _weights(other):
             yield f"{about}: {other.name} on the board has the same weights"
-    same_task = [other for other in present if other.record.task == record.task]
+    same_task = [
+        other for other in present if other.record.task == record.task and not other.record.audio_control
+    ]
     if same_task and not same_group:
         keys = sorted(_differing(record.protocol_spec, same_task[0].record.protocol_spec))
         what = f"its protocol differs in {plain(', '.join(keys))}" if keys else "its test set differs"
@@ -242,15 +255,22 @@ def _tables(
     """Tables that the new runs of a track join, and what `leaderboard build` would warn of."""
     on_track = [run for run in [*present, *runs] if run.record.track == track]
     new = {id(run) for run in runs}
-    keys = {group_key(run.record) for run in runs}
+    keys = {table_key(run.record) for run in runs}
     baseline = _baseline(board)
-    groups = group_runs([run for run in on_track if group_key(run.record) in keys], baseline)
+    groups = group_runs([run for run in on_track if table_key(run.record) in keys], baseline)
     return [_marked(group, new) for group in groups], list(board_warnings(groups, baseline))
 
 
 def _marked(group: BoardGroup, new: set[int]) -> TextTable:
     table = section_table(group)
-    marks = ["new" if id(row.run) in new else "" for row in group.rows]
+    marks = [
+        "new"
+        if id(row.run) in new
+        else "new control"
+        if any(id(control) in new for control in row.controls.values())
+        else ""
+        for row in group.rows
+    ]
     rows = [[mark, *cells] for mark, cells in zip(marks, table.rows, strict=True)]
     record = group.record
     title = f"{table.title}, {record.protocol} decoding, protocol {group.protocol_hash[:SHORT]}"

@@ -24,6 +24,7 @@ def retained_share(
     limits: Scale,
     difference: Difference,
     error_scale: float | None = None,
+    nothing: float = 0.0,
 ) -> Interval | None:
     """`part` as a share of `whole`, with its 95 % interval.
 
@@ -35,6 +36,8 @@ def retained_share(
         difference: Part minus whole.
         error_scale: For error rates, what 100 % errors are: the share is then that of what is not wrong, `error_scale`
             minus the rate, which has no lower end. None where higher is better.
+        nothing: Score of answers that are worth nothing, such as 1 of ratings from 1 to 5: the share is that of what is
+            above it.
 
     Returns:
         None where the whole is nothing, or is drawn as nothing: then there is nothing to take a share of.
@@ -46,6 +49,9 @@ def retained_share(
         a, b, draws_a, draws_b = (error_scale - each for each in (a, b, draws_a, draws_b))  # type: ignore[assignment]
         own, lowest = (error_scale - own[1], error_scale - own[0]), -math.inf
         apart = -apart[1], -apart[0]
+    elif nothing:
+        a, b, draws_a, draws_b = (each - nothing for each in (a, b, draws_a, draws_b))  # type: ignore[assignment]
+        own, lowest = (own[0] - nothing, own[1] - nothing), max(lowest - nothing, 0.0)
     scored = ~(np.isnan(draws_a) | np.isnan(draws_b))
     if b <= 0 or not scored.any() or draws_b[scored].min() <= 0:
         return None

@@ -9,6 +9,7 @@ from rba_bench.errors import UserError
 from rba_bench.evaluation.audio_control import (
     ClipFacts,
     exchange_clips,
+    facts_of,
     parse_audio_control,
     recorded_control,
     requested_control,
@@ -134,6 +135,20 @@ def item(number: int, language: str = "en", cluster: str = "") -> ClipFacts:
     return ClipFacts(f"clip {number}", cluster or f"cluster {number}", f"words {number}", language)
 
 
+def test_one_text_written_in_two_ways_is_one_text():
+    documents = [
+        {
+            "audio": {"sha256": f"clip {n}"},
+            "cluster": f"cluster {n}",
+            "instruction": text,
+            "source_lang": "en",
+        }
+        for n, text in enumerate(("Who is it?", "who is it", "What is it?", "Where is it?"))
+    ]
+    donors = exchange_clips(facts_of(documents), "task")
+    assert sorted(donors) == [0, 1, 2, 3] and {donors[0], donors[1]} == {2, 3}
+
+
 def test_the_language_stays_where_each_has_enough_to_exchange():
     items = [item(number, "en" if number % 3 else "de") for number in range(30)]
     assert all(items[i].language == items[j].language for i, j in enumerate(exchange_clips(items, "task")))
@@ -159,3 +174,30 @@ def test_neighbours_in_the_test_set_are_not_neighbours_in_the_exchange():
     """A turn by one place would give each item the clip beside it, which may be of the same speaker or topic."""
     donors = exchange_clips([item(number) for number in range(200)], "task")
     assert sum(abs(position - donor) <= 2 for position, donor in enumerate(donors)) < 12
+
+
+def test_one_language_that_cannot_exchange_leaves_the_others_as_they_are():
+    """Its items get clips of the smallest language that has room for them; all other languages keep to themselves."""
+    many = [item(number, "en") for number in range(12)] + [item(12 + number, "fr") for number in range(6)]
+    alone = [item(20, "de"), item(21, "it", cluster="same"), item(22, "it", cluster="same")]
+    items = many + alone
+    donors = exchange_clips(items, "task")
+    assert sorted(donors) == list(range(len(items)))
+    assert all(items[donor].language == "en" for donor in donors[:12])
+    assert all(items[donor].language != "it" for donor in donors[-2:]) and donors[18] != 18
+
+
+def test_voices_of_one_text_get_the_voices_of_another_text():
+    items = [
+        ClipFacts(f"clip {text} {voice}", f"cluster {text}", f"words {text}", "en")
+        for text in range(7)
+        for voice in range(4)
+    ]
+    donors = exchange_clips(items, "task")
+    texts = [{donor // 4 for donor in donors[4 * text : 4 * text + 4]} for text in range(7)]
+    assert all(len(each) == 1 for each in texts) and all(text not in each for text, each in enumerate(texts))
+
+
+@pytest.mark.parametrize("text", ["first=1 s", "first=1", "FIRST=1.0S", "first=٠٠١s"])
+def test_ways_to_write_a_second_make_one_run(text):
+    assert parse_audio_control(text) == parse_audio_control("first=1s")

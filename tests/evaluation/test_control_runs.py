@@ -160,6 +160,16 @@ def test_the_command_says_what_is_retained_of_the_full_run_beside_it(tmp_path, t
     assert "retained, % of the full run: asserted_match 33.3 [" in said("--audio", "silence")
 
 
+def test_of_a_full_score_of_0_the_command_says_that_nothing_is_retained(tmp_path, task, use_model, capsys):
+    use_model(Recorder(lambda request: "nobody knows"))
+    words = ["eval", "--model", "scripted", "--task", task, "--out", str(tmp_path / "eval"), "--trust"]
+    for more in ([], ["--audio", "silence"]):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+    said = capsys.readouterr().out
+    assert "nothing, as the score of the full run is, or may be, 0" in said and "no full run" not in said
+
+
 @pytest.mark.parametrize("command", [evaluate, estimate_costs])
 @pytest.mark.parametrize("audio", ["silence", "shuffle", "first=1s"])
 def test_a_model_that_reads_the_transcript_is_refused_before_it_is_loaded(

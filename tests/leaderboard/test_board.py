@@ -103,7 +103,9 @@ def test_references_are_marked_and_not_ranked(board):
 
 def test_every_number_has_n_interval_hash_and_date(board):
     for group in board.groups:
-        for row in rows_of(board.out / f"{group.task}.csv"):
+        rows = rows_of(board.out / f"{group.task}.csv")
+        assert len(rows) == len(group.rows) * len(group.metrics)
+        for row in rows:
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
             assert (
                 int(row["n"]) > 0 and len(row["protocol_hash"]) == 64 and row["date"].startswith("2026-11-20")

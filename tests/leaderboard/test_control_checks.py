@@ -166,7 +166,9 @@ def base_runs(tmp_path_factory) -> Path:
 
 def test_the_model_of_a_control_says_the_same_again(base_runs):
     loader = ModelLoader(None, {"device": "cpu", "batch_size": 32})
-    for folder in sorted(base_runs.glob("base/*")):
+    folders = sorted(base_runs.glob("base/*"))
+    assert len(folders) == 2
+    for folder in folders:
         run = load_checked_run(folder)
         result = rerun_items(run, shipped_task(TASK), 6, 1, loader)
         assert (result.n, result.differing) == (6, ()), run.record.audio_control

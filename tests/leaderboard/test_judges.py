@@ -9,12 +9,15 @@ import pytest
 
 from rba_bench.errors import UserError
 from rba_bench.evaluation.metric import Metric
+from rba_bench.evaluation.plan import protocol_hash, recorded_run_id
+from rba_bench.evaluation.records import RunRecord
 from rba_bench.evaluation.scoring import summarise_metrics
 from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.compare_runs import compare_runs
 from rba_bench.leaderboard.judges import judges_of
 from rba_bench.leaderboard.loaded_runs import load_checked_run
+from rba_bench.leaderboard.retained import retained_shares
 from tests.leaderboard import board_records as made
 
 TASK = "triviaqa_judged"
@@ -141,6 +144,41 @@ def test_runs_of_two_judges_are_not_compared_by_their_verdicts(tmp_path):
     same = judged_run(tmp_path / "d", "twin", answered_as=("big-judge-1",))
     [pair] = compare_runs(first, same).comparisons
     assert "judge_accuracy" in {each.metric for each in pair.metrics}
+
+
+def controlled(root: Path, judges: dict[str, tuple[str, ...]]) -> list[Path]:
+    """A full run and a control of it, each judged by what answered then, where `eval` puts them."""
+    folders = []
+    for audio, answered_as in judges.items():
+        spec = {
+            "task": TASK,
+            "finish": [ENTRY],
+            **({"audio": {"text": audio, "version": 1}} if audio else {}),
+        }
+        run = judged_run(root / (audio or "full"), "sft", 0.3 if audio else 0.9, answered_as)
+        facts = json.loads((run / "run.json").read_text()) | {
+            "protocol_spec": spec,
+            "protocol_hash": protocol_hash(spec),
+        }
+        record = RunRecord.model_validate(facts)
+        record = record.model_copy(update={"run_id": recorded_run_id(record, record.protocol_hash)})
+        folder = root / "eval" / "sft" / record.run_id
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run.rename(folder)
+        (folder / "run.json").write_text(record.model_dump_json())
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_share_is_of_a_score_by_the_same_judge(tmp_path, same):
+    judges = {"": ("big-judge-1",), "silence": ("big-judge-1" if same else "big-judge-2",)}
+    full, silent = controlled(tmp_path, judges)
+    expected = {"alias_match", "exact_match"} | ({"judge_accuracy"} if same else set())
+    [shares] = retained_shares([load_checked_run(silent).record], tmp_path / "eval").values()
+    assert shares.keys() == expected
+    [comparison] = compare_runs(silent, full, across=True).comparisons
+    assert comparison.retained.keys() == expected
 
 
 HOSTILE: dict[str, Any] = {

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation.metric import metrics_of
 from rba_bench.evaluation.plan import protocol_hash
 from rba_bench.evaluation.records import Sample
+from rba_bench.evaluation.scoring import summarise_metrics
 from rba_bench.leaderboard.board import build_board
 from rba_bench.leaderboard.board_files import board_differences
 from rba_bench.leaderboard.compare_runs import compare_runs
@@ -168,6 +170,22 @@ def test_an_error_rate_keeps_what_is_not_wrong(tmp_path):
     assert row.retained["first=1s"]["wer"].value == pytest.approx(20 / 90)
 
 
+def test_a_rating_keeps_what_is_above_the_lowest(tmp_path):
+    [rating] = metrics_of("rating")
+
+    def rated(mean: float) -> list[Sample]:
+        return [
+            each.model_copy(update={"scores": {**each.scores, "rating": mean + (-1) ** each.doc_id}})
+            for each in qa_samples(0.5)
+        ]
+
+    for samples, audio in ((rated(4.0), ""), (rated(2.5), "shuffle")):
+        write(tmp_path, "sft", samples, audio, metrics=summarise_metrics(samples, [rating]))
+    [row] = build_board([tmp_path], tmp_path / "board").groups[0].rows
+    share = row.retained["shuffle"]["rating"]
+    assert share.value == pytest.approx(1.5 / 3) and 0 < share.low < share.value < share.high < 1
+
+
 def test_a_corpus_metric_has_a_share_too_and_a_score_of_nothing_has_none(tmp_path):
     task = "micro_covost2_greedy"
     write(tmp_path, "sft", translation_samples(0.1), task=task)
@@ -185,7 +203,10 @@ def test_a_corpus_metric_has_a_share_too_and_a_score_of_nothing_has_none(tmp_pat
     [translated], [mute] = groups[task].rows, groups[TASK].rows
     share = translated.retained["silence"]["bleu"]
     assert 0 <= share.low <= share.value <= share.high < 0.5
-    assert mute.retained == {"silence": {}} and "| - |" in (tmp_path / "board" / "index.md").read_text()
+    assert mute.retained == {"silence": {}}
+    with open(tmp_path / "board" / f"{TASK}.csv", newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["model"] == "mute"]
+    assert rows and all(row["control_silence"] == "0.0" and row["retained_silence"] == "" for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +270,7 @@ def test_a_hostile_name_of_a_control_is_only_text(tmp_path):
 def test_compare_says_what_a_control_retains_of_its_full_run(tmp_path):
     full = write(tmp_path, "sft", qa_samples(0.8))
     silent = write(tmp_path, "sft", qa_samples(0.2, seed=1), "silence")
-    with pytest.raises(UserError, match=r"protocols differ in audio"):
+    with pytest.raises(UserError, match=r"protocols differ in audio .*; --across compares them all the same"):
         compare_runs(silent, full)
     [comparison] = compare_runs(silent, full, across=True).comparisons
     heading = "\n".join(comparison.heading())
@@ -257,5 +278,8 @@ def test_compare_says_what_a_control_retains_of_its_full_run(tmp_path):
     [metric] = [each for each in comparison.to_dict()["metrics"] if each["metric"] == "alias_match"]
     assert metric["retained"]["value"] == pytest.approx(metric["a"] / metric["b"])
     assert comparison.table().headings[-1] == "retained % [95 %]"
+    shuffled = write(tmp_path, "sft", qa_samples(0.1, seed=2), "shuffle")
+    [controls] = compare_runs(silent, shuffled, across=True).comparisons
+    assert controls.metrics and not controls.retained, "two controls have no full score"
     [reverse] = compare_runs(full, silent, across=True).comparisons
     assert not reverse.retained and all(each["retained"] is None for each in reverse.to_dict()["metrics"])

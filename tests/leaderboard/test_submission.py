@@ -168,3 +168,47 @@ def test_another_protocol_begins_a_table_of_its_own(tmp_path):
     found = check_submission([published_run("sft")], boards)
     assert any("begins a table of its own, as its protocol differs in answer" in note for note in found.notes)
     assert len(found.tables[0].rows) == 1 and found.tables[0].title.startswith(TASK)
+
+
+CONTROLLED = "micro_triviaqa"
+
+
+def control_of(model: str, audio: str) -> Path:
+    """A published control of a model."""
+    for run in sorted((PUBLISHED / model).glob(f"{CONTROLLED}-*")):
+        if json.loads((run / "run.json").read_text())["protocol_spec"].get("audio", {}).get("text") == audio:
+            return run
+    raise FileNotFoundError(f"{model} {audio}")
+
+
+def full_run_of(model: str) -> Path:
+    for run in sorted((PUBLISHED / model).glob(f"{CONTROLLED}-*")):
+        if "audio" not in json.loads((run / "run.json").read_text())["protocol_spec"]:
+            return run
+    raise FileNotFoundError(model)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_control_joins_the_row_of_its_full_run_on_the_board_or_beside_it(tmp_path, together):
+    boards = tmp_path / "leaderboards"
+    runs = [control_of("base", "silence")]
+    if together:
+        runs.append(full_run_of("base"))
+    else:
+        shutil.copytree(full_run_of("base"), boards / "micro" / "records" / "base" / "micro_triviaqa-x")
+    found = check_submission(runs, boards)
+    assert found.ok and not found.refused
+    [table] = found.tables
+    assert "retained, silence %" in table.headings
+    assert [row[0] for row in table.rows] == (["new"] if together else ["new control"])
+    notes = "\n".join(found.notes)
+    assert "a control without the speech (silence), which is no row of its own" in notes
+    assert "table of its own" not in notes and "both rows will stand" not in notes
+
+
+def test_a_control_without_its_full_run_is_refused_and_the_rest_goes_on(tmp_path):
+    runs = [control_of("base", "silence"), full_run_of("sft"), published_run("sft")]
+    found = check_submission(runs, tmp_path / "leaderboards")
+    [line] = found.refused
+    assert "has no full run to compare it with: evaluate the model without --audio as well" in line
+    assert line.count(str(runs[0])) == 1 and len(found.runs) == 2

@@ -9,6 +9,8 @@ import pytest
 
 from rba_bench.evaluation.metric import Metric, metrics_of
 from rba_bench.evaluation.runner import EvalRequest, evaluate
+from rba_bench.leaderboard.loaded_runs import load_checked_run
+from rba_bench.leaderboard.recompute import check_scores, recompute
 from rba_bench.leaderboard.verify import verify_records
 from rba_bench.seeding import stable_seed
 from rba_bench.textlm.judging import JudgeModel, Question, Reply
@@ -172,6 +174,11 @@ EDITS: dict[str, tuple[str, Edit]] = {
     "a report left out": ("qa", lambda r, s: r["finish"].pop("yesno")),
     "preferences": ("chat", lambda r, s: [x["scores"].update(win_rate=1.0) for x in s if "win_rate" in x["scores"]][0]),
     "order bias": ("chat", lambda r, s: r["finish"]["pairwise"]["order_bias"].update(value=0.0, low=0.0)),
+    "what a vote is shown as": ("qa", lambda r, s: next(v for v in votes_of(s, "yesno") if "yes" in v).update(yes=0.5)),
+    "a rating beside its reply": (
+        "qa",
+        lambda r, s: next(v for v in votes_of(s, "rating") if "rating" in v).update(rating=6),
+    ),
     "odds": ("odds", lambda r, s: next(v for v in votes_of(s, "yesno") if "top_logprobs" in v)["top_logprobs"].clear()),
     "odds of certainty": (
         "odds",
@@ -200,6 +207,49 @@ def test_an_edit_of_votes_is_found(honest, tmp_path, edit):
 
     [verdict] = verify_records([forging.edited(tmp_path / "run", honest[name], careful)]).verdicts
     assert verdict.faults, edit
+
+
+def without_scorers(*names: str) -> Edit:
+    """Scorers that leave no trace: no entry, no report, no votes, no scores, no metric."""
+
+    def edit(record: Json, samples: list[Json]) -> None:
+        record["protocol_spec"]["finish"] = [
+            entry for entry in record["protocol_spec"]["finish"] if entry["name"] not in names
+        ]
+        metrics = {metric.name for name in names for metric in metrics_of(name)}
+        for name in names:
+            record["finish"].pop(name)
+        record["metrics"] = {name: value for name, value in record["metrics"].items() if name not in metrics}
+        for sample in samples:
+            sample["scores"] = {
+                name: value for name, value in sample["scores"].items() if name not in metrics
+            }
+            votes = {name: value for name, value in (sample.get("judge") or {}).items() if name not in names}
+            sample["judge"] = votes or None
+            if not votes and sample["status"] == "judge_failed":
+                sample.update(status="ok", error="")
+        resettle(record, samples)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out", "fault"),
+    [
+        ("qa", (), ""),
+        ("qa", ("yesno", "rating"), ""),  # as by `--judge none`
+        ("qa", ("rating",), "finished by ['yesno'], the task says ['yesno', 'rating']"),
+        ("voices", (), ""),
+        ("voices", ("consistency",), "finished by nothing, the task says ['consistency']"),
+    ],
+)
+def test_what_the_task_finishes_by_is_there_or_only_the_judges_are_not(
+    honest, tmp_path, name, left_out, fault
+):
+    folder = forging.edited(tmp_path / "run", honest[name], without_scorers(*left_out))
+    run = load_checked_run(folder)
+    found = list(check_scores(run, recompute(run, FINISH[name])))
+    assert found == ([fault] if fault else [])
 
 
 def test_what_a_judge_is_said_to_have_failed_at_cannot_be_known(honest, tmp_path):

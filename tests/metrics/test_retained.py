@@ -22,13 +22,15 @@ def share_of(
     clusters: list[int] | None = None,
     score: ScoreFn = mean_score,
     error_scale: float | None = None,
+    nothing: float = 0.0,
+    scale: float | None = None,
 ) -> Interval | None:
     rows = [mean_rows(each) if each.ndim == 1 else each for each in (part, whole)]
     scores = [(score(each.sum(axis=0).tolist()), resampled_scores(each, score, clusters)) for each in rows]
-    scale = error_scale or 1.0
+    scale = scale or error_scale or 1.0
     difference = paired_difference(*rows, score_fn=score, clusters=clusters, scale=scale)
     groups = Clusters.of(cluster_sizes(len(part), clusters))
-    return retained_share(*scores, groups, score.scale(rows[0], scale), difference, error_scale)
+    return retained_share(*scores, groups, score.scale(rows[0], scale), difference, error_scale, nothing)
 
 
 def right(count: int, n: int) -> np.ndarray:
@@ -86,6 +88,17 @@ def test_of_an_error_rate_the_share_is_that_of_what_is_not_wrong() -> None:
     worse = share_of(words(13), words(1), score=score, error_scale=100.0)
     assert worse is not None and worse.value == pytest.approx(-30 / 90)
     assert share_of(words(1), words(11), score=score, error_scale=100.0) is None
+
+
+def test_of_a_rating_the_share_is_that_of_what_is_above_the_lowest() -> None:
+    """Ratings of 4 that become 1.75 keep a quarter, and ratings of 1 are worth nothing."""
+    whole, part = np.full(40, 4.0), np.where(np.arange(40) < 10, 4.0, 1.0)
+    share = share_of(part, whole, nothing=1.0, scale=100.0)
+    assert share is not None and share.value == pytest.approx(0.25)
+    assert 0 <= share.low < 0.25 < share.high < 1
+    none = share_of(np.ones(40), whole, nothing=1.0, scale=100.0)
+    assert none is not None and none.value == none.low == 0
+    assert share_of(np.ones(40), np.ones(40), nothing=1.0, scale=100.0) is None
 
 
 @pytest.mark.parametrize(("kept", "voices"), [(0.05, 1), (0.3, 1), (0.7, 4)])

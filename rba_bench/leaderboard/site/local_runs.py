@@ -171,7 +171,7 @@ class LocalRuns:
         ]
         names = self._stable_names(groups)
         for name, group in zip(names, groups, strict=True):
-            mine = [run for run in waiting if run.task == group.task and _same_clips(run, group)]
+            mine = [run for run in waiting if run.task == group.task and _same_questions(run, group)]
             waiting = [run for run in waiting if run not in mine]
             yield board_section(name, group, mine, self._commands)
         for task in dict.fromkeys(run.task for run in waiting):
@@ -207,11 +207,18 @@ def _signature(folder: Path) -> Signature:
     return tuple(facts)
 
 
-def _same_clips(run: UnfinishedRun, group: BoardGroup) -> bool:
-    """Whether a run answers the items of a group, as far as it is."""
-    hashes = {sample.doc_id: sample.audio_sha256 for sample in group.runs[0].samples}
+def _same_questions(run: UnfinishedRun, group: BoardGroup) -> bool:
+    """Whether a run answers the items of a group, as far as it is, with what was played to the models there.
+
+    A run without a record does not say how its clips were changed; the seeds of its items follow from that.
+    """
+    known: dict[int, set[tuple[str, int]]] = {}
+    for finished in group.runs:
+        for sample in finished.samples:
+            known.setdefault(sample.doc_id, set()).add((sample.audio_sha256, sample.seed))
     return all(
-        hashes.get(sample.doc_id, sample.audio_sha256) == sample.audio_sha256 for sample in run.samples
+        (sample.audio_sha256, sample.seed) in known.get(sample.doc_id, ((sample.audio_sha256, sample.seed),))
+        for sample in run.samples
     )
 
 

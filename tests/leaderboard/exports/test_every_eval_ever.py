@@ -71,6 +71,8 @@ def test_a_published_record_is_valid_and_says_the_same(tmp_path, task, capsys):
     check(out, paths)
     record, log, rows = read_record(folder), log_of(paths), rows_of(paths)
     assert {path.parent for path in paths} == {out / "data" / task / "local" / "base"}
+    named = [result["metric_config"]["metric_name"] for result in log["evaluation_results"]]
+    assert sorted(named) == sorted(record.metrics)
     for result in log["evaluation_results"]:
         value = record.metrics[result["metric_config"]["metric_name"]]
         details = result["score_details"]
@@ -78,6 +80,7 @@ def test_a_published_record_is_valid_and_says_the_same(tmp_path, task, capsys):
         assert details["score"] == pytest.approx(value.value, rel=1e-9)
         assert (interval["lower"], interval["upper"]) == pytest.approx((value.low, value.high), rel=1e-9)
         assert details["uncertainty"]["num_samples"] == value.n
+        assert result["metric_config"]["lower_is_better"] is not value.higher_is_better
         joined = [row for row in rows if row["evaluation_result_id"] == result["evaluation_result_id"]]
         assert len(joined) == value.n
         if value.aggregation == "mean" and not value.macro:

@@ -60,6 +60,15 @@ def test_runs_without_the_speech_are_left_out_and_that_is_said(tmp_path: Path) -
     assert len(model["results"]) == 1 and len(model["results"][0]["metrics"]) == 1
 
 
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "base.yaml").symlink_to(tmp_path / "elsewhere" / "base.yaml")
+    with pytest.raises(UserError, match="leads out of"):
+        export_records([record_of("base", TASK)], "model-index", tmp_path / "out", Origin("x"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_file_where_a_folder_is_wanted_and_the_other_way_round(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="model-index writes a folder"):

@@ -88,7 +88,9 @@ def test_what_a_judge_gives_its_family_is_told_from_what_it_gives_all():
 
 def test_win_rates_and_their_paired_difference():
     pairs = drawn_pairs(b_quality=QUALITY - 0.1)
-    for row in effects(pairs)["scores"]:
+    rows = effects(pairs)["scores"]
+    assert sorted(row["model"] for row in rows) == sorted(pairs.labels)
+    for row in rows:
         mine = pairs.model == pairs.labels.index(row["model"])
         assert row["a"].value == pytest.approx(pairs.a[mine].mean())
         assert row["difference"].value == pytest.approx((pairs.b - pairs.a)[mine].mean())

@@ -1,6 +1,7 @@
 """Whole transfers of records that the evaluation made, between judges whose taste is known."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rba_bench.evaluation.records import read_record
 from rba_bench.leaderboard.judge_transfer.preparing import TransferRequest
 from rba_bench.leaderboard.judge_transfer.transfer import estimate_transfer, transfer_judge
 from rba_bench.leaderboard.verify import verify_records
-from tests.leaderboard.judge_transfer.conftest import MODELS, Bench
+from tests.leaderboard.judge_transfer.conftest import MODELS, Bench, TastefulJudge
 
 PAIRS = 240
 
@@ -168,6 +169,33 @@ def test_records_of_two_judges_stand_in_two_tables_and_the_other_judge_is_left_o
         UserError, match=r"nothing .* judged by 'nobody'; their judges: front-judge.*old-judge"
     ):
         transferred(bench, "twin-judge", tmp_path / "none", records=[both, tmp_path / "old"], old="nobody")
+
+
+class Namesake(TastefulJudge):
+    """Has the name of another judge, and other weights."""
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "weights_sha256": "ab" * 32}
+
+
+def test_a_name_that_two_judges_have_is_refused_with_their_hashes(bench, tmp_path, monkeypatch):
+    monkeypatch.setitem(bench.judges, "namesake", Namesake("old-judge"))
+    records = [bench.folder / "eval", bench.evaluate("namesake", models=["gamma-1"], out="namesake")]
+    with pytest.raises(
+        UserError, match="several judges are called 'old-judge': name one by its hash"
+    ) as said:
+        transferred(bench, "twin-judge", tmp_path / "out", records=records, pairs=40)
+    assert len(re.findall(r"old-judge, weights \w{8} \(\w{8}\)", str(said.value))) == 2
+
+
+def test_a_control_without_the_speech_is_no_model_that_a_judge_ranks(bench, tmp_path):
+    silent = bench.evaluate("old-judge", models=["gamma-1"], out="silent", audio="silence")
+    records = [bench.folder / "eval", silent]
+    found = transferred(bench, "twin-judge", tmp_path / "out", records=records, pairs=40)
+    assert found["counts"]["models"] == 4
+    assert [each for each in found["left_out"] if "gamma-1" in each] == [
+        f"gamma-1 on {bench.task.stem}: a control without the speech"
+    ]
 
 
 def test_without_stored_verdicts_the_old_judge_is_asked_on_request_only(bench, tmp_path):

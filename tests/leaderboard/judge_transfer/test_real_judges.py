@@ -53,7 +53,9 @@ def test_from_a_local_judge_to_a_served_one_and_the_board_under_it(
             assert len(judge["votes"]["votes"]) == 2 and all(
                 "reply" in vote for vote in judge["votes"]["votes"]
             )
-    for file in (tmp_path / "out" / "records").rglob("run.json"):
+    files = list((tmp_path / "out" / "records").rglob("run.json"))
+    assert len(files) == 2
+    for file in files:
         [entry] = read_record(file).protocol_spec["finish"]
         assert entry["judge"]["kind"] == "endpoint" and entry["judge"]["model"] == NAME
     page = (tmp_path / "out" / "board" / "index.md").read_text()

@@ -89,6 +89,18 @@ def test_a_run_of_several_processes_and_one_on_other_clips_are_shown(tmp_path: P
     assert [model.label for model in apart.models] == ["elsewhere"] and apart.primary == "alias_match"
 
 
+def test_an_unfinished_control_does_not_stand_among_answers_to_the_clips(tmp_path: Path) -> None:
+    """Without a record nothing but the seeds of its items says that other sound was played."""
+    samples = qa_samples(0.5, n=6)
+    write_run(tmp_path, "done", samples)
+    silent = [each.model_copy(update={"seed": each.seed + 100}) for each in samples[:2]]
+    unfinished(tmp_path, "done-in-silence", silent, task="micro_triviaqa_greedy")
+    sections = LocalRuns([tmp_path]).read().sections
+    assert [model.label for model in sections["micro_triviaqa_greedy"].models] == ["done"]
+    [apart] = sections["micro_triviaqa_greedy.unfinished"].models
+    assert apart.label == "done-in-silence"
+
+
 def test_only_unfinished_runs_are_enough_and_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         LocalRuns([tmp_path / "nothing"]).read()
