@@ -103,16 +103,16 @@ def scatter(
             height - bottom - y_axis.share(y) * (height - top - bottom),
         )
 
-    pieces = _frame(x_axis, y_axis, (width, height, left, right, top, bottom), x_name)
+    pieces = frame(x_axis, y_axis, (width, height, left, right, top, bottom), x_name)
     front = sorted((place(point.x, point.y) for point in points if point.leads), key=lambda each: each[0])
     if len(front) > 1:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in _steps(front))
         pieces.append(Markup('<polyline class="front" points="{}"/>').format(corners))
     spots = [place(point.x, point.y) for point in points]
-    labels = _place_labels(spots)
+    labels = place_labels(spots)
     for point, (x, y), label in zip(points, spots, labels, strict=True):
         if not point.label:  # one of hundreds
-            pieces.append(_shape(point.shape, x, y, small=True))
+            pieces.append(point_mark(point.shape, x, y, small=True))
             continue
         ends = (f"{place(point.x, end)[1]:.1f}" for end in (point.low, point.high))
         bar = Markup('<line class="range {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
@@ -121,9 +121,9 @@ def scatter(
         text = Markup('<text class="label" x="{}" y="{}">{}</text>').format(
             f"{label[0]:.1f}", f"{label[1] + 3.5:.1f}", point.label
         )
-        mark = _shape(point.shape, x, y)
+        mark = point_mark(point.shape, x, y)
         pieces.append(Markup("<g><title>{}</title>{}{}{}</g>").format(point.title, bar, mark, text))
-    return _figure(width, height, title, description, pieces)
+    return figure(width, height, title, description, pieces)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def line_chart(
             height - bottom - y_axis.share(y) * (height - top - bottom),
         )
 
-    pieces = _frame(x_axis, y_axis, (width, height, left, right, top, bottom), x_name, x_texts)
+    pieces = frame(x_axis, y_axis, (width, height, left, right, top, bottom), x_name, x_texts)
     ends = [place(*line.values[-1][:2]) for line in lines]
     heights = _spread([y for _, y in ends], 12.0, top + 4.0, height - bottom - 2.0)
     for number, (line, label_y) in enumerate(zip(lines, heights, strict=True)):
@@ -181,10 +181,10 @@ def line_chart(
             )
         )
         pieces.append(Markup('<g class="{}">{}</g>').format(name, Markup("").join(marks)))
-    return _figure(width, height, title, description, pieces)
+    return figure(width, height, title, description, pieces)
 
 
-def _frame(
+def frame(
     x_axis: Axis,
     y_axis: Axis,
     sizes: tuple[int, int, int, int, int, int],
@@ -226,7 +226,7 @@ def _frame(
     return pieces
 
 
-def _shape(shape: str, x: float, y: float, small: bool = False) -> Markup:
+def point_mark(shape: str, x: float, y: float, small: bool = False) -> Markup:
     """The mark of a kind of row."""
     if small:
         return Markup('<circle class="{}" cx="{}" cy="{}" r="1.5"/>').format(shape, f"{x:.1f}", f"{y:.1f}")
@@ -247,7 +247,7 @@ def legend_mark(shape: str) -> Markup:
     """The mark of a kind of row, for a legend."""
     return _svg(
         '<svg class="mark" width="12" height="12" aria-hidden="true" focusable="false">',
-        [_shape(shape, 6, 6)],
+        [point_mark(shape, 6, 6)],
     )
 
 
@@ -259,7 +259,7 @@ def _steps(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return corners
 
 
-def _place_labels(spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def place_labels(spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Where the number of each point stands: the first free place around it, else at its right."""
     taken = list(spots)
     placed = []
@@ -301,7 +301,8 @@ def _svg(start: str, pieces: Sequence[Markup]) -> Markup:
     return Markup(start) + Markup("").join(pieces) + Markup("</svg>")
 
 
-def _figure(width: int, height: int, title: str, description: str, pieces: Sequence[Markup]) -> Markup:
+def figure(width: int, height: int, title: str, description: str, pieces: Sequence[Markup]) -> Markup:
+    """A figure with its name and what it shows in words."""
     head = Markup(
         '<svg class="figure" viewBox="0 0 {} {}" role="img"><title>{}</title><desc>{}</desc>'
     ).format(width, height, title, description)
