@@ -1,41 +1,31 @@
 """Training curves of a study's runs: the step log of each training, thinned to a few points that can be published.
 
 A published study keeps them as `curves.csv`, which is an input of the report beside the scores: checkpoints are too
-large to be kept. A point stands for some steps: its figures are their means, its step and its seconds those of the last
-of them. What a validation found stands at the point that its step belongs to. A curve belongs to a run by the identity
-that the run's scores have, so a curve of another training of that name is left out.
+large to be kept. A curve belongs to a run by the identity that the run's scores have, so a curve of another training of
+that name is left out.
 """
 
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rba_bench.errors import UserError
-from rba_bench.files import read_json, read_jsonl, sha256_json
-from rba_bench.outputs import RUN_RECORD, TRAIN_LOG
+from rba_bench.files import read_json, sha256_json
+from rba_bench.outputs import RUN_RECORD
 from rba_bench.study.folder import StudyFolder
 from rba_bench.study.scores import SystemScores
 from rba_bench.study.study_recipe import BUDGETS
+from rba_bench.training.step_curve import FIGURES, POINTS, VALIDATIONS, Point, read_curve
 from rba_bench.untrusted import plain, read_untrusted_file
 
 CURVES = "curves.csv"
-POINTS = 32  # of a run; the last one is its last step
-DIGITS = 5  # significant
 MAX_FILE = 16 * 2**20  # bytes
 RUN_DIGITS = 12  # hex digits of a run's identity
-# Names in the step log. What a method does not have stays empty.
-FIGURES = (
-    "loss", "sft", "preference", "divergence", "kl", "accuracy", "margin", "reward", "length", "truncated", "tokens",
-    "grad_norm", "learning_rate",
-)  # fmt: skip
-VALIDATIONS = ("validation_loss", "validation_reward")
 COLUMNS = ("budget", "method", "seed", "run", "step", "seconds", *FIGURES, *VALIDATIONS)
-Point = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -55,53 +45,6 @@ class Curve:
     seed: int
     run: str
     points: tuple[Point, ...]
-
-
-def thin_log(
-    log: Iterable[Mapping[str, Any]], validations: Iterable[Mapping[str, Any]] = (), points: int = POINTS
-) -> tuple[Point, ...]:
-    """At most `points` points of a step log, and one before it where something was validated before the first step.
-
-    Args:
-        log: Records of `train_log.jsonl`.
-        validations: Records of `validation.jsonl`; those of answers are passed over.
-        points: The largest number of points.
-    """
-    steps = sorted(log, key=lambda record: record["step"])
-    ends = [round(place * len(steps) / points) for place in range(1, points + 1)]
-    if len(steps) < points:
-        ends = list(range(1, len(steps) + 1))
-    validated = sorted(
-        (record for record in validations if any(_number(record, name) is not None for name in VALIDATIONS)),
-        key=lambda record: record["step"],
-    )
-    curve = []
-    if validated and validated[0]["step"] == 0:
-        curve.append(_point(0, 0.0, (), validated[:1]))
-    for start, end in zip([0, *ends], ends, strict=False):
-        window, last = steps[start:end], steps[end - 1]
-        after = steps[start - 1]["step"] if start else 0
-        found = [record for record in validated if after < record["step"] <= last["step"]]
-        curve.append(_point(last["step"], _number(last, "elapsed_s"), window, found[-1:]))
-    return tuple(curve)
-
-
-def _point(
-    step: int, seconds: float | None, window: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
-) -> Point:
-    point: Point = {"step": float(step), "seconds": None if seconds is None else round(seconds, 1)}
-    for names, records in ((FIGURES, window), (VALIDATIONS, found)):
-        for name in names:
-            values = [value for record in records if (value := _number(record, name)) is not None]
-            point[name] = float(f"{fmean(values):.{DIGITS}g}") + 0.0 if values else None
-    return point
-
-
-def _number(record: Mapping[str, Any], name: str) -> float | None:
-    """A finite number of a record, None for anything else."""
-    value = record.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number and value is not None else None
 
 
 def match_curves(
@@ -129,13 +72,10 @@ def match_curves(
 
 def _trained(folder: StudyFolder) -> Iterator[tuple[str, tuple[Point, ...]]]:
     """Identity and points of every finished training in a study's folder."""
-    from rba_bench.training.callbacks.run_files import VALIDATION
-
     for record in sorted(file for budget in BUDGETS for file in folder.out.glob(f"{budget}/*/{RUN_RECORD}")):
         try:
             run = sha256_json(read_json(record))
-            log, found = (list(read_jsonl(record.with_name(name))) for name in (TRAIN_LOG, VALIDATION))
-            if points := thin_log(log, found):
+            if points := read_curve(record.parent):
                 yield run[:RUN_DIGITS], points
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"a file of the training in {record.parent} is damaged: {error}") from error

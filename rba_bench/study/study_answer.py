@@ -170,7 +170,7 @@ def task_name(row: StudyRow) -> str:
 
 
 def grid_table(analysis: Analysis, grid: Grid) -> TextTable:
-    """The grid as a table of text."""
+    """The grid as a table of text; a difference without a word is not told from zero."""
     headings = ["method", "told apart"]
     headings += [
         f"{task_name(row)} {metric_heading(row.metric, row.scale, row.higher_is_better)}"
@@ -187,7 +187,10 @@ def grid_table(analysis: Analysis, grid: Grid) -> TextTable:
 
 
 def _cell_text(cell: Outcome | None) -> str:
-    return NOTHING if cell is None else f"{cell.row.outcome} {cell.difference}"
+    """The difference, and its word where it is told from zero."""
+    if cell is None:
+        return NOTHING
+    return f"{cell.difference} {cell.row.outcome}" if cell.row.better else cell.difference
 
 
 def method_sentence(analysis: Analysis, method: str) -> str:

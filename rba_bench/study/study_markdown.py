@@ -21,6 +21,10 @@ def index_page(analysis: Analysis, claims: TextTable | None, tables: list[TextTa
     blocks += [f"**{answer_sentence(analysis)}**", READING]
     if failed := [f"- {failure}" for failure in failures(data)]:
         blocks.append("\n".join(failed))
+    blocks.append(
+        f"Differences from `{analysis.study.baseline}` in points on a scale of 100, mean over the training seeds; "
+        "without a word, they are not told apart:"
+    )
     for grid in outcome_grids(analysis):
         table = grid_table(analysis, grid)
         blocks += [f"## {table.title}", table.markdown()]

@@ -10,7 +10,6 @@ from rba_bench.leaderboard.site.shell import FOLDER, SHELL_FILES, call_script, r
 from rba_bench.leaderboard.tables import TextTable
 from rba_bench.study import pictures
 from rba_bench.study.analysis import Analysis
-from rba_bench.study.curves import POINTS
 from rba_bench.study.study_answer import (
     BUDGET_NAMES,
     READING,
@@ -22,6 +21,7 @@ from rba_bench.study.study_answer import (
     task_name,
 )
 from rba_bench.study.study_texts import conditions, failures, legend
+from rba_bench.training.step_curve import POINTS
 
 KINDS = {1: "better", -1: "worse", 0: "open"}  # classes of the styles
 BADGES = {1: "good", -1: "bad", 0: ""}

@@ -14,19 +14,16 @@ from rba_bench.study.analysis import StudyData
 from rba_bench.study.curves import (
     COLUMNS,
     CURVES,
-    FIGURES,
-    POINTS,
-    VALIDATIONS,
     Curve,
     flat_curves,
     load_curves,
     match_curves,
-    thin_log,
 )
 from rba_bench.study.folder import StudyFolder
 from rba_bench.study.pictures import CURVE_FIGURES
 from rba_bench.study.scores import SystemScores
 from rba_bench.study.study_recipe import StudyRecipe
+from rba_bench.training.step_curve import FIGURES, VALIDATIONS, thin_log
 from tests.study.invented import system
 
 
@@ -41,40 +38,6 @@ def log(steps: int) -> list[dict[str, float]]:
         }
         for step in range(1, steps + 1)
     ]
-
-
-@pytest.mark.parametrize("steps", [1, 5, POINTS, POINTS + 1, 64, 1000])
-def test_every_step_is_in_one_point_and_the_last_is_the_end(steps: int) -> None:
-    points = thin_log(log(steps))
-    assert len(points) == min(steps, POINTS)
-    ends = [int(point["step"] or 0) for point in points]
-    assert ends == sorted(set(ends)) and ends[-1] == steps
-    for start, end, point in zip([0, *ends], ends, points, strict=False):
-        expected = np.mean([10.0 / step for step in range(start + 1, end + 1)])
-        assert point["loss"] == pytest.approx(expected, rel=1e-4)
-        assert point["seconds"] == 2.0 * end and point["kl"] is None
-        assert point["accuracy"] == (None if end - start == 1 and end % 2 else 1.0)
-
-
-def test_validations_stand_at_their_point_and_before_the_first_step() -> None:
-    found = [
-        {"step": 0, "validation_loss": 5.0},
-        {"step": 3, "answers": []},
-        {"step": 10, "validation_loss": 4.0},
-        {"step": 64, "validation_loss": 3.0},
-    ]
-    points = thin_log(log(64), found)
-    assert len(points) == POINTS + 1
-    values = {
-        point["step"]: point["validation_loss"] for point in points if point["validation_loss"] is not None
-    }
-    assert values == {0.0: 5.0, 10.0: 4.0, 64.0: 3.0} and points[0]["loss"] is None
-
-
-def test_what_is_no_number_is_left_out() -> None:
-    (point,) = thin_log([{"step": 1, "loss": float("nan"), "sft": True, "margin": "1", "kl": 0.123456789}])
-    assert (point["loss"], point["sft"], point["margin"], point["kl"]) == (None, None, None, 0.12346)
-    assert point["seconds"] is None and thin_log([]) == ()
 
 
 def test_every_figure_that_is_kept_can_be_drawn() -> None:
@@ -157,7 +120,7 @@ def test_a_report_keeps_its_curves_and_makes_itself_again(
     recipe = StudyRecipe.model_validate(
         {"methods": ["sft", "rba-single"], "tasks": {"instruct": "valid_rate"}}
     )
-    data = StudyData(recipe, tuple(systems), curves=curves_of(systems))
+    data = StudyData(recipe, tuple(systems), curves=match_curves(systems, curves_of(systems)))
     for one in systems:
         one.save(tmp_path / report.SCORES)
     report.write_study_report(data, tmp_path)

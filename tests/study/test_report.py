@@ -178,7 +178,7 @@ def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) 
         "Cost of training",
         "Scores, equal time, greedy decoding",
         "12 paired comparisons",
-        "| rba-group | 2 better of 2 | better +",
+        "| rba-group | 2 better of 2 | +1",
         "±",
     ):
         assert part in page

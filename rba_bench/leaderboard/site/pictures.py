@@ -22,6 +22,7 @@ from rba_bench.untrusted import plain
 PANELS, POINTS = 12, 800  # settings whose speeds are drawn, and their points together
 LABELLED = 25  # points of a panel up to which each has its number
 LINES = 8  # of a chart
+MOST_POINTS = 100  # of a curve; a record of rba-bench has at most 33
 
 
 @dataclass(frozen=True)
@@ -163,20 +164,24 @@ class TrainingChart:
     rows: list[tuple[str, str, str]]
 
 
+# Figures of a training's own log that are drawn beside its validations, and what they are called.
+CURVES = {"loss": "loss in training (of each method its own)", "accuracy": "reward accuracy in training"}
+
+
 def training_charts(settings: Sequence[Setting]) -> list[TrainingChart]:
-    """What the aligned models scored on their validation sets during training, as their records tell."""
-    by_metric: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
+    """What the aligned models logged during training and scored on their validation sets, as their records tell."""
+    by_figure: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
     for setting in settings:
         for row in setting.group.rows:
-            metric, history = _history(row.run.record.model.get("training"))
-            if len(history) > 1:
-                by_metric.setdefault(metric, {})[row.label] = [(x, y, y, y) for x, y in history]
+            for figure, history in _histories(row.run.record.model.get("training")):
+                if len(history) > 1:
+                    by_figure.setdefault(figure, {})[row.label] = [(x, y, y, y) for x, y in history]
     charts = []
-    for metric, curves in by_metric.items():
+    for figure, curves in by_figure.items():
         lines = [svg.Line(label, values) for label, values in sorted(curves.items())][:LINES]
         axis = linear_axis([value[0] for line in lines for value in line.values])
         texts = [tick_text(tick) for tick in axis.ticks]
-        title = f"{metric} on the validation set, by training step"
+        title = f"{figure}, by training step"
         rows = [(line.label, f"{x:g}", f"{y:g}") for line in lines for x, y, *_ in line.values]
         description = "; ".join(f"{label} at step {step}: {value}" for label, step, value in rows[:40])
         charts.append(
@@ -187,12 +192,19 @@ def training_charts(settings: Sequence[Setting]) -> list[TrainingChart]:
     return charts
 
 
-def _history(training: Any) -> tuple[str, list[tuple[float, float]]]:
-    """Metric and points of a training's validations; a record is somebody else's, so any other form gives none."""
-    validations = training.get("validations") if isinstance(training, Mapping) else None
-    if not isinstance(validations, Mapping) or not isinstance(validations.get("history"), list):
-        return "", []
-    return plain(validations.get("metric", "")), list(_numbers(validations["history"]))
+def _histories(training: Any) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Figures of a training with their points; a record is somebody else's, so any other form gives none."""
+    if not isinstance(training, Mapping):
+        return
+    validations, curve = training.get("validations"), training.get("curve")
+    if isinstance(validations, Mapping) and isinstance(validations.get("history"), list):
+        metric = plain(validations.get("metric", ""))
+        yield f"{metric} on the validation set", list(_numbers(validations["history"]))
+    if isinstance(curve, Mapping) and isinstance(curve.get("step"), list):
+        for figure, title in CURVES.items():
+            if isinstance(values := curve.get(figure), list):
+                pairs = zip(curve["step"][:MOST_POINTS], values[:MOST_POINTS], strict=False)
+                yield title, list(_numbers([list(pair) for pair in pairs]))
 
 
 def _numbers(history: Sequence[Any]) -> Iterator[tuple[float, float]]:

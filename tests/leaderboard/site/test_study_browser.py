@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from rba_bench.study.analysis import StudyData
-from rba_bench.study.curves import Curve, thin_log
+from rba_bench.study.curves import Curve
 from rba_bench.study.report import load_study, write_study_report
 from rba_bench.study.study_recipe import StudyRecipe
+from rba_bench.training.step_curve import thin_log
 from tests.study.invented import system
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -97,7 +98,7 @@ def test_one_search_narrows_tables_plots_and_curves(page: Any) -> None:
     assert page.locator("#curves figure:visible").count() == 2
     shown = page.locator(".forest tbody tr:visible th[scope=row]").all_text_contents()
     assert set(shown) == {"rba-group", "dpo"}
-    sync_api.expect(page.locator("#count")).to_have_text("2 of 5 rows")
+    sync_api.expect(page.locator("#count")).to_have_text("2 of 4 rows")
     page.get_by_label("Show methods").fill("")
     assert page.locator("#curves figure:visible").count() == 4
 
