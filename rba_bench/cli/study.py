@@ -155,16 +155,30 @@ def study_report_command(
             show_default=False,
         ),
     ] = None,
+    curves: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--curves",
+            metavar="OUT",
+            help="Put the training curves of the checkpoints in this folder of the study into the report. May be "
+            "given several times, for a study that ran in pieces.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compute the tables of a report again from its stored scores.
+    """Compute the tables and pages of a report again from its stored scores and training curves.
 
-    The same scores give the same files, byte for byte.
+    The same scores and curves give the same files, byte for byte.
     """
+    if baseline and curves:
+        raise UserError(
+            "--baseline changes no file, so it cannot put --curves into the report: give one of the two"
+        )
     with stdout_reserved():
-        from rba_bench.study.report import load_study, with_baseline, write_study_report
+        from rba_bench.study.report import load_study, with_baseline, with_curves, write_study_report
 
-        data = load_study(folder)
+        data = with_curves(load_study(folder), curves or ())
         if baseline is None:
             report = write_study_report(data, folder)
         else:

@@ -34,12 +34,15 @@ from rba_bench.metrics.bootstrap import (
     resampled_sums,
 )
 from rba_bench.metrics.interval import Clusters, Scale, score_ends, t_quantile
+from rba_bench.study.curves import Curve
 from rba_bench.study.folder import REFERENCE
 from rba_bench.study.scores import MetricScores, SystemScores, scores_path
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe
 
 SYSTEMS_AT_ONCE = 32  # statistics of this many systems are drawn in one pass
-HOLDS, OPEN, CONTRADICTED = "holds", "not resolved", "contradicted"
+# What an interval of a difference says, for the method and for a claim that it is better; the words of all pages
+OUTCOMES = {1: "better", -1: "worse", 0: "not told apart"}
+VERDICTS = {1: "supported", -1: "contradicted", 0: "not supported"}
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,11 @@ class StudyRow:
             return 0
         return self.versus.mark if self.higher_is_better else -self.versus.mark
 
+    @property
+    def outcome(self) -> str:
+        """`better`, `worse` or `not told apart`, by the 95 % interval of the difference."""
+        return OUTCOMES[self.better]
+
 
 @dataclass(frozen=True)
 class ClaimVerdict:
@@ -243,8 +251,8 @@ class ClaimVerdict:
 
     @property
     def word(self) -> str:
-        """`holds`, `not resolved` or `contradicted`, by the 95 % interval of the difference."""
-        return {1: HOLDS, -1: CONTRADICTED}.get(self.row.better, OPEN)
+        """`supported`, `not supported` or `contradicted`, as the method is better, not told apart, or worse."""
+        return VERDICTS[self.row.better]
 
 
 @dataclass(frozen=True)
@@ -256,12 +264,14 @@ class StudyData:
         systems: Scores of every finished run and reference.
         time: The budget `time` as measured, see `time_budget.TimePlan`.
         failures: Runs that stopped for good, with the reason.
+        curves: Training curves of the runs that have one.
     """
 
     study: StudyRecipe
     systems: tuple[SystemScores, ...]
     time: dict[str, Any] = field(default_factory=dict)
     failures: tuple[dict[str, Any], ...] = ()
+    curves: tuple[Curve, ...] = ()
 
     def runs(self, part: str) -> dict[str, list[SystemScores]]:
         """Runs of a budget by method, methods in the order of the recipe, seeds rising."""

@@ -1,58 +1,82 @@
-"""The page of a study for a browser, in the shell of the leaderboards."""
+"""The page of a study for a browser, in the shell of the leaderboards: answer, comparisons, pictures, tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.pages import MICRO
-from rba_bench.leaderboard.site.forest import Differences, Forest, draw_forest
 from rba_bench.leaderboard.site.front import PAGE
-from rba_bench.leaderboard.site.shell import SHELL_FILES, render_page, site_assets
-from rba_bench.leaderboard.tables import TextTable, rounded
-from rba_bench.study.analysis import Analysis, StudyRow
-from rba_bench.study.study_tables import BUDGET_NAMES
+from rba_bench.leaderboard.site.shell import FOLDER, SHELL_FILES, call_script, render_page, site_assets
+from rba_bench.leaderboard.tables import TextTable
+from rba_bench.study import pictures
+from rba_bench.study.analysis import Analysis
+from rba_bench.study.study_answer import (
+    BUDGET_NAMES,
+    READING,
+    Grid,
+    MethodOutcomes,
+    Outcome,
+    answer_sentence,
+    outcome_grids,
+    task_name,
+)
+from rba_bench.study.study_texts import conditions, failures, legend
+from rba_bench.training.step_curve import POINTS
 
-DIGITS = 1  # behind the point, as in the tables
+KINDS = {1: "better", -1: "worse", 0: "open"}  # classes of the styles
+BADGES = {1: "good", -1: "bad", 0: ""}
+SCRIPT, STYLE, DATA = "study.js", "study.css", f"{FOLDER}/curves.js"
+NAV = {
+    "methods": "Methods",
+    "claims": "Claims",
+    "differences": "Differences",
+    "cost": "Cost",
+    "training": "Training",
+    "tables": "Tables",
+    "downloads": "Downloads",
+    "conditions": "Conditions",
+}
 
 
 def study_page_files(
-    analysis: Analysis,
-    sentences: Sequence[str],
-    claims: TextTable | None,
-    tables: Sequence[TextTable],
-    conditions: Sequence[str],
-    failures: Sequence[str],
-    legend: str,
-    downloads: Sequence[str],
+    analysis: Analysis, tables: Sequence[TextTable], downloads: Sequence[str]
 ) -> dict[str, bytes]:
-    """The page with its styles, by their names in the folder of the report.
+    """The page with its styles, scripts and data, by their names in the folder of the report.
 
     Args:
         analysis: The numbers.
-        sentences: What they show, the most important one first.
-        claims: What became of the claims.
-        tables: All other tables.
-        conditions: How the methods were trained.
-        failures: Runs that failed.
-        legend: How the numbers were computed.
+        tables: Tables of scores, differences, shares and cost.
         downloads: Files of the report to link to.
     """
+    data = analysis.data
+    parts = {"claims": list(_claims(analysis)), **_pictures(analysis)}
+    parts["grids"] = [_grid(grid) for grid in outcome_grids(analysis)]
+    empty = {"methods": not parts["grids"], "cost": not parts["costs"], "training": not parts["panels"]}
+    empty["claims"] = not parts["claims"]
     page = render_page(
         "study.html.jinja",
-        title=f"Study, {analysis.study.track} track",
+        title=f"Study of training methods, {analysis.study.track} track",
         root="",
-        nav=[("Differences", "#differences"), ("Tables", "#tables"), ("Conditions", "#conditions")],
+        scripts=[f"{FOLDER}/{SCRIPT}", *([DATA] if parts["panels"] else [])],
+        styles=[f"{FOLDER}/{STYLE}"],
+        nav=[(text, f"#{name}") for name, text in NAV.items() if not empty.get(name)],
         micro=MICRO.replace("**", "") if analysis.study.track == "micro" else "",
         baseline=analysis.study.baseline,
-        sentences=[_text(sentence) for sentence in sentences],
-        claims=claims,
-        forests=_forests(analysis),
+        answer=_text(answer_sentence(analysis)),
+        reading=READING,
         tables=tables,
-        conditions=[_text(line) for line in conditions],
-        failures=failures,
-        legend=_text(" ".join(legend.split())),
+        conditions=[_text(line) for line in conditions(data)],
+        failures=list(failures(data)),
+        legend=_text(" ".join(legend(data).split())),
         downloads=downloads,
+        points=POINTS,
+        **parts,
     )
-    return {PAGE: page.encode(), **site_assets(*SHELL_FILES)}
+    files = {PAGE: page.encode(), **site_assets(*SHELL_FILES, SCRIPT, STYLE)}
+    if parts["panels"]:
+        content = pictures.curve_data(data.curves, tuple(analysis.study.methods))
+        files[DATA] = call_script("rbaCurves", content)
+    return files
 
 
 def _text(markdown: str) -> str:
@@ -60,28 +84,67 @@ def _text(markdown: str) -> str:
     return markdown.replace("`", "")
 
 
-def _forests(analysis: Analysis) -> list[tuple[str, Forest]]:
-    """A forest plot per budget and decoding, of the metrics that the tables show."""
-    forests = []
-    for budget in analysis.data.budgets:
-        for protocol in analysis.protocols:
-            rows = [
-                row for row in analysis.rows if row.main and (row.part, row.protocol) == (budget, protocol)
-            ]
-            forest = draw_forest([_block(task, rows) for task in dict.fromkeys(row.task for row in rows)])
-            if forest is not None:
-                forests.append((f"{BUDGET_NAMES[budget]}, {protocol} decoding", forest))
-    return forests
+def _pictures(analysis: Analysis) -> dict[str, Any]:
+    """What the template draws."""
+    curves = analysis.data.curves
+    budget = next((part for part in BUDGET_NAMES if any(curve.part == part for curve in curves)), "")
+    costs, cost_legend = pictures.cost_panels(analysis)
+    return {
+        "forests": pictures.difference_forests(analysis),
+        "costs": costs,
+        "cost_legend": cost_legend,
+        "budget_legend": pictures.budget_legend(analysis),
+        "panels": pictures.curve_panels(curves, analysis.study.methods, budget),
+        "curve_budget": BUDGET_NAMES.get(budget, ""),
+        "seed_legend": pictures.seed_legend(curves),
+    }
 
 
-def _block(task: str, rows: Sequence[StudyRow]) -> Differences:
-    found = [row for row in rows if row.task == task]
-    first = found[0]
-    differences = []
-    for row in found:
-        if row.versus is not None:
-            points = (row.versus.value, row.versus.low, row.versus.high)
-            shown = [round(rounded(100 / row.scale * point), DIGITS) + 0.0 for point in points]
-            differences.append((row.method, [*shown, row.better]))
-    metric = metric_heading(first.metric, first.scale, True)
-    return Differences(task, metric, DIGITS, not first.higher_is_better, differences)
+def _grid(grid: Grid) -> dict[str, Any]:
+    """A grid as the template takes it."""
+    tasks = [
+        {"name": task_name(row), "metric": metric_heading(row.metric, row.scale, row.higher_is_better)}
+        for row in grid.tasks
+    ]
+    methods, untrained = ([_grid_row(each) for each in group] for group in (grid.methods, grid.untrained))
+    return {
+        "title": grid.title,
+        "tasks": tasks,
+        "methods": methods,
+        "untrained": untrained,
+        "reach": grid.reach,
+    }
+
+
+def _grid_row(outcomes: MethodOutcomes) -> dict[str, Any]:
+    cells = [
+        None
+        if cell is None
+        else {
+            "kind": KINDS[cell.row.better],
+            "word": cell.row.outcome,
+            "difference": cell.difference.replace("-", "\u2212"),
+            "interval": cell.interval.replace("-", "\u2212"),
+        }
+        for cell in outcomes.cells
+    ]
+    balance = sum(cell.row.better for cell in outcomes.cells if cell is not None)
+    return {"method": outcomes.method, "summary": outcomes.summary, "balance": balance, "cells": cells}
+
+
+def _claims(analysis: Analysis) -> Iterator[dict[str, Any]]:
+    """Every claim with its tests."""
+    for text in dict.fromkeys(verdict.text for verdict in analysis.verdicts):
+        rows = [
+            {
+                "task": f"{verdict.row.task} {verdict.row.metric}",
+                "budget": BUDGET_NAMES[verdict.budget],
+                "difference": Outcome(verdict.row).interval.replace("-", "\u2212"),
+                "outcome": verdict.row.outcome,
+                "verdict": verdict.word,
+                "badge": BADGES[verdict.row.better],
+            }
+            for verdict in analysis.verdicts
+            if verdict.text == text
+        ]
+        yield {"text": text, "rows": rows}

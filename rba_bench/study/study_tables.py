@@ -1,17 +1,15 @@
-"""Tables and sentences of a study: scores and differences per budget and decoding, claims, cost, and the CSV rows."""
+"""Tables of a study: scores and differences per budget and decoding, claims, cost, and the rows of the CSV files."""
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.tables import ALL_TEXT, NOTHING, TextTable, interval_text, matrix_table
 from rba_bench.study.analysis import Analysis, SeedEstimate, StudyData, StudyRow
 from rba_bench.study.folder import REFERENCE
-from rba_bench.untrusted import plain
+from rba_bench.study.study_answer import BUDGET_NAMES, task_name
 
-BUDGET_NAMES = {"steps": "equal steps", "time": "equal time"}
 COST_COLUMNS = {  # field of `cost_rows`: heading and format
     "seeds": ("seeds", ".0f"),
     "steps": ("steps", ".0f"),
@@ -50,7 +48,7 @@ def _table_of_tasks(rows: Sequence[StudyRow], title: str, cell: Callable[[StudyR
     tasks: dict[str, str] = {}
     for row in rows:
         methods[row.part, row.method] = row.method + (" (untrained)" if row.part == REFERENCE else "")
-        name = re.sub("^(micro|small)_study_", "", row.task).removesuffix("_sampled")
+        name = task_name(row).removesuffix("_sampled")  # the title tells the decoding
         tasks.setdefault(row.task, f"{name} {metric_heading(row.metric, row.scale, row.higher_is_better)}")
     cells = {((row.part, row.method), row.task): cell(row) for row in rows}
     return matrix_table(title, "method", methods, tasks, cells)
@@ -121,61 +119,19 @@ def cost_table(data: StudyData) -> TextTable:
 
 def claim_table(analysis: Analysis) -> TextTable | None:
     """The claims and what became of them, None if the study has none."""
-    headings = ["claim", "budget", "task", "difference", "verdict"]
+    headings = ["claim", "budget", "task", "difference", "paired test", "claim is"]
     cells = [
-        [v.text, BUDGET_NAMES[v.budget], f"{v.row.task} {v.row.metric}", difference_cell(v.row), v.word]
+        [
+            v.text,
+            BUDGET_NAMES[v.budget],
+            f"{v.row.task} {v.row.metric}",
+            difference_cell(v.row),
+            v.row.outcome,
+            v.word,
+        ]
         for v in analysis.verdicts
     ]
     return TextTable(headings, cells, "Claims", numeric_from=ALL_TEXT) if cells else None
-
-
-def summary_sentences(analysis: Analysis) -> Iterator[str]:
-    """What the numbers show: how many marks there are, where a claimed method is worse, which method is best."""
-    compared, baseline = analysis.compared, analysis.study.baseline
-    better, worse = (sum(row.better == sign for row in compared) for sign in (1, -1))
-    yield (
-        f"{len(compared)} differences from `{baseline}` are shown; the intervals of {better + worse} of them exclude "
-        f"zero ({better} better, {worse} worse), and about {round(0.05 * len(compared), 1)} would by chance alone if "
-        "all methods were equal."
-    )
-    for method in dict.fromkeys(claim.method for claim in analysis.study.claims):
-        if rows := [row for row in compared if row.method == method]:
-            yield _method_sentence(method, baseline, rows)
-    for budget in analysis.data.budgets:
-        leaders = []
-        for task in analysis.study.tasks:
-            rows = [row for row in analysis.rows if row.main and (row.part, row.task) == (budget, task)]
-            if rows:
-                best = max(rows, key=lambda row: _signed_up(row.score.value, row))
-                leaders.append(f"{plain(task)}: `{plain(best.method)}`" + (" *" if best.better else ""))
-        yield (
-            f"Highest mean at {BUDGET_NAMES[budget]} (`*`: its difference from `{baseline}` excludes zero): "
-            f"{', '.join(leaders)}."
-        )
-
-
-def _method_sentence(method: str, baseline: str, rows: Sequence[StudyRow]) -> str:
-    """Where one method is better, worse or not told apart from the baseline."""
-
-    def text(part: Sequence[StudyRow]) -> str:
-        return ", ".join(
-            f"{plain(row.task)} at {BUDGET_NAMES[row.part]} {difference_cell(row).removesuffix(' *')}"
-            for row in part
-        )
-
-    better, worse = ([row for row in rows if row.better == sign] for sign in (1, -1))
-    unresolved = [row for row in rows if not row.better]
-    below = [row for row in unresolved if row.versus and _signed_up(row.versus.value, row) < 0]
-    return (
-        f"`{plain(method)}` against `{baseline}`, {len(rows)} comparisons: better on {text(better) or 'none'}; "
-        f"worse on {text(worse) or 'none'}; not resolved on {len(unresolved)}, of which {len(below)} are below zero"
-        f"{f' ({text(below)})' if below else ''}."
-    )
-
-
-def _signed_up(value: float, row: StudyRow) -> float:
-    """A score or difference with the sign that makes larger better."""
-    return value if row.higher_is_better else -value
 
 
 def flat_scores(analysis: Analysis) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from rba_bench.training.machine import (
     version_record,
 )
 from rba_bench.training.model_card import write_run_card
+from rba_bench.training.step_curve import curve_columns, read_curve
 from rba_bench.training.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -430,6 +431,7 @@ class _Run:
             "padding": self.family.padding,
             "layout": self.policy.layout,
             "validations": validations,
+            "curve": curve_columns(read_curve(self.out)),
             "hardware": hardware_record(trainer.args),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -203,7 +203,7 @@ SURFACE = {
             *("--seeds", "--set", "--stop-after", "--trust", "--trust-remote-code", "-h"),
         ],
     ),
-    "study report": ["--baseline", "--help", "--json", "-h", "FOLDER"],
+    "study report": ["--baseline", "--curves", "--help", "--json", "-h", "FOLDER"],
     "tasks": ["--help", "-h"],
     "tasks list": ["--help", "--json", "-h"],
     "tasks show": ["--help", "--json", "-h", "NAME"],

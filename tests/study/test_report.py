@@ -13,8 +13,9 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.study import report, scores
 from rba_bench.study.analysis import Analysis, StudyData
+from rba_bench.study.study_answer import answer_sentence, method_sentence, outcome_grids
 from rba_bench.study.study_recipe import StudyRecipe
-from rba_bench.study.study_tables import cost_rows, summary_sentences
+from rba_bench.study.study_tables import cost_rows
 from tests.study.invented import system
 
 N = 200
@@ -69,8 +70,8 @@ def test_better_equal_and_worse_are_told_apart(data: StudyData) -> None:
     analysis = Analysis(data)
     words_by_claim = {(v.text, v.budget): v.word for v in analysis.verdicts}
     for budget in ("steps", "time"):
-        assert words_by_claim["A is better", budget] == "holds"
-        assert words_by_claim["B is better", budget] == "not resolved"
+        assert words_by_claim["A is better", budget] == "supported"
+        assert words_by_claim["B is better", budget] == "not supported"
         assert words_by_claim["C is better", budget] == "contradicted"
     found = {(row.part, row.method, row.task): row for row in analysis.rows}
     group = found["steps", "rba-group", "instruct"]
@@ -91,17 +92,44 @@ def test_bleu_is_the_mean_over_seeds_of_corpus_scores(data: StudyData) -> None:
     assert row.score.value == pytest.approx(np.mean(alone))
 
 
-def test_sentences_count_marks_and_say_where_a_claimed_method_loses(data: StudyData) -> None:
+def test_the_answer_counts_marks_beside_chance_and_names_who_is_better(data: StudyData) -> None:
     analysis = Analysis(data)
-    first, *others = summary_sentences(analysis)
-    assert (
-        "12 differences from `sft`" in first
-        and "the intervals of 8 of them exclude zero (4 better, 4 worse)" in first
+    assert answer_sentence(analysis) == (
+        "`rba-group` is better than `sft` on some tasks: of 12 paired comparisons, 4 come out better and 4 worse, "
+        "where chance alone would make about 0.3 of each if all methods were equal; of 6 tests of published claims, 2 "
+        "support its claim and 2 contradict it."
     )
-    assert "about 0.6 would by chance" in first
-    lost = next(line for line in others if line.startswith("`dpo`"))
-    assert "better on none; worse on instruct at equal steps -" in lost and "not resolved on 0" in lost
-    assert any("instruct: `rba-group` *" in line for line in others)
+    lost = method_sentence(analysis, "dpo")
+    assert lost.startswith("`dpo`: worse on instruct at equal steps (-") and "better on" not in lost
+    assert lost.endswith("not told apart in 0 of 4 comparisons.")
+
+
+def test_marks_that_chance_explains_make_no_method_better(data: StudyData) -> None:
+    alike = [one for one in data.systems if one.method in ("sft", "rba-single", "base")]
+    analysis = Analysis(StudyData(data.study, tuple(alike), data.time))
+    assert answer_sentence(analysis).startswith(
+        "No method is shown to be better than `sft`: of 4 paired comparisons, 0 come out better and 0 worse, where "
+        "chance alone would make about 0.1 of each"
+    )
+    assert answer_sentence(analysis).endswith("; of 2 tests of published claims, none supports its claim.")
+    alone = [one for one in data.systems if one.method != "sft"]
+    assert "no finished run" in answer_sentence(Analysis(StudyData(data.study, tuple(alone))))
+
+
+def test_the_grid_has_every_difference_once_and_counts_the_trained_ones(data: StudyData) -> None:
+    analysis = Analysis(data)
+    steps, time = outcome_grids(analysis)
+    assert (
+        [row.method for row in steps.methods]
+        == ["rba-single", "rba-group", "dpo"]
+        == [row.method for row in time.methods]
+    )
+    assert [row.method for row in steps.untrained] == ["base"] and not time.untrained
+    summaries = {row.method: row.summary for row in steps.methods}
+    assert summaries == {"rba-single": "none of 2", "rba-group": "2 better of 2", "dpo": "2 worse of 2"}
+    cells = [cell.row for grid in (steps, time) for row in grid.methods for cell in row.cells if cell]
+    assert sorted(map(id, cells)) == sorted(map(id, analysis.compared))
+    assert all(float(reach.removeprefix("±")) > 0 for reach in steps.reach)
 
 
 def test_only_common_seeds_are_paired(data: StudyData) -> None:
@@ -149,20 +177,23 @@ def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) 
         "A is better",
         "Cost of training",
         "Scores, equal time, greedy decoding",
-        "12 differences",
+        "12 paired comparisons",
+        "| rba-group | 2 better of 2 | +1",
         "±",
     ):
         assert part in page
+    assert page.index("paired comparisons") < page.index("|") < page.index("## Conditions")
     html = (published / "index.html").read_text()
     for part in (
-        "12 differences",
+        "12 paired comparisons",
         "Cost of training",
         "not told apart",
         'href="scores.csv"',
-        "equal time, greedy decoding",
+        "Equal time, greedy decoding",
     ):
         assert part in html
-    assert "<style" not in html and html.count("<script") == 1  # of the colours
+    assert "not resolved" not in html + page  # one word for one thing, on both pages
+    assert "<style" not in html and html.count("<script") == 2 and html.count("<script src=") == 2
     (published / "old.csv").write_text("x")
     assert not (report.publish_study_report(made, published) / "old.csv").exists()
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import RbaError, UserError
-from rba_bench.files import read_json, write_json
+from rba_bench.files import read_json, read_jsonl, write_json
 from rba_bench.study import report, scores
+from rba_bench.study.curves import CURVES, load_curves
 from rba_bench.study.folder import Cell, StudyFolder
 from rba_bench.study.plan import plan_study
 from rba_bench.study.stages import Study, select_runs
@@ -70,9 +71,26 @@ def test_a_study_stopped_half_way_goes_on_and_a_finished_one_only_reads(
     assert stamps(tmp_path) == after
     made = report.write_study_report(report.collect_study(recipe, tmp_path), tmp_path / "report")
     assert made.data["comparisons"] == 2
+    assert curves_of(made.folder) == {
+        (budget, method, seed)
+        for budget in ("steps", "time")
+        for method in ("sft", "rba-single")
+        for seed in (1, 2)
+    }
     _check_time(recipe, tmp_path)
     _check_refusal(real_study, tmp_path)
     _check_continuing(real_study, tmp_path, monkeypatch)
+
+
+def curves_of(folder: Path) -> set[tuple[str, str, int]]:
+    """Runs whose curves a report has; a run of equal time that is that of equal steps has the same curve."""
+    curves = load_curves(folder / CURVES)
+    log = list(read_jsonl(folder.parent / "steps" / "sft-seed2" / "train_log.jsonl"))
+    (curve,) = (each for each in curves if (each.part, each.method, each.seed) == ("steps", "sft", 2))
+    assert [point["loss"] for point in curve.points] == pytest.approx(
+        [record["loss"] for record in log], rel=1e-4
+    )
+    return {(curve.part, curve.method, curve.seed) for curve in curves}
 
 
 def _check_time(recipe: StudyRecipe, out: Path) -> None:
@@ -123,6 +141,7 @@ def _check_continuing(real_study: Build, done: Path, monkeypatch: pytest.MonkeyP
     assert read_json(elsewhere / "time.json") == first["time"]
     again = report.write_study_report(report.collect_study(real_study(), elsewhere), elsewhere / "report")
     assert again.data["scores"] == first["scores"] and again.data["differences"] == first["differences"]
+    assert len(curves_of(again.folder)) == 8  # seven of them from the published report
     with pytest.raises(UserError, match="of another study: `steps` is 3 there and 4 here"):
         Study(real_study(steps=4), done.parent / "third", select_runs(real_study()), published).run()
     with pytest.raises(UserError, match="no study report"):

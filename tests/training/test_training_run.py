@@ -60,6 +60,9 @@ def test_a_run_trains_and_writes_a_checkpoint(
     files = {file.name for file in result.path.iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "rba_run.json", "train_log.jsonl"} <= files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth"))] and "trainer" not in files
+    curve = result.run["curve"]  # what a board can draw without the checkpoint
+    assert curve["step"] == [1, 2, 3, 4, 5, 6] and None not in curve["loss"]
+    assert [value is not None for value in curve["validation_loss"]] == [False, False, True] * 2
     assert (
         result.run["recipe"]["method"] == method["method"]
         and result.run["versions"]["torch"] == torch.__version__

@@ -142,29 +142,40 @@ def _importance(row: BoardRow) -> tuple[bool, bool]:
     return not row.is_baseline, row.kind == MODEL
 
 
+# Figures of a training's own log that are drawn beside its validations, and what they are called.
+CURVES = {"loss": "loss in training (of each method its own)", "accuracy": "reward accuracy in training"}
+
+
 def training_charts(settings: Sequence[Setting]) -> list[Chart]:
-    """What the aligned models scored on their validation sets during training, as their records tell."""
-    by_metric: dict[str, dict[str, Values]] = {}
+    """What the aligned models logged during training and scored on their validation sets, as their records tell."""
+    by_figure: dict[str, dict[str, Values]] = {}
     for setting in settings:
         for row in sorted(setting.group.rows, key=lambda row: not row.is_baseline):
-            metric, history = _history(row.run.record.model.get("training"))
-            if len(history) > 1:
-                by_metric.setdefault(metric, {})[row.label] = [(x, y, y, y) for x, y in history]
+            for figure, history in _histories(row.run.record.model.get("training")):
+                if len(history) > 1:
+                    by_figure.setdefault(figure, {})[row.label] = [(x, y, y, y) for x, y in history]
     charts = []
-    for metric, curves in list(by_metric.items())[:CHARTS]:
+    for figure, curves in list(by_figure.items())[:CHARTS]:
         axis = linear_axis([value[0] for values in curves.values() for value in values])
         texts = [tick_text(tick) for tick in axis.ticks]
-        title = f"{metric} on the validation set, by training step"
-        charts.append(_chart(curves, axis, texts, (title, title, "training step", metric)))
+        title = f"{figure}, by training step"
+        charts.append(_chart(curves, axis, texts, (title, title, "training step", figure)))
     return charts
 
 
-def _history(training: Any) -> tuple[str, list[tuple[float, float]]]:
-    """Metric and points of a training's validations; a record is somebody else's, so any other form gives none."""
-    validations = training.get("validations") if isinstance(training, Mapping) else None
-    if not isinstance(validations, Mapping) or not isinstance(validations.get("history"), list):
-        return "", []
-    return plain(validations.get("metric", "")), _thinned(list(_numbers(validations["history"])))
+def _histories(training: Any) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Figures of a training with their points; a record is somebody else's, so any other form gives none."""
+    if not isinstance(training, Mapping):
+        return
+    validations, curve = training.get("validations"), training.get("curve")
+    if isinstance(validations, Mapping) and isinstance(validations.get("history"), list):
+        metric = plain(validations.get("metric", ""))
+        yield f"{metric} on the validation set", _thinned(list(_numbers(validations["history"])))
+    if isinstance(curve, Mapping) and isinstance(curve.get("step"), list):
+        for figure, title in CURVES.items():
+            if isinstance(values := curve.get(figure), list):
+                pairs = [list(pair) for pair in zip(curve["step"], values, strict=False)]
+                yield title, _thinned(list(_numbers(pairs)))
 
 
 def _thinned(history: list[tuple[float, float]]) -> list[tuple[float, float]]:

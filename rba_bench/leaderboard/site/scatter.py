@@ -81,14 +81,16 @@ def scatter(
     if len(front) > 1:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in _steps(front))
         pieces.append(Markup('<polyline class="front" points="{}"/>').format(corners))
-    labels = _place_labels(spots, plot)
+    labels = place_labels(spots, plot)
     pieces += [
-        _point(plot, point, spot, label) for point, spot, label in zip(points, spots, labels, strict=True)
+        point_group(plot, point, spot, label)
+        for point, spot, label in zip(points, spots, labels, strict=True)
     ]
     return figure(plot.width, plot.height, title, description, pieces)
 
 
-def _point(plot: Plot, point: Point, spot: tuple[float, float], label: tuple[float, float]) -> Markup:
+def point_group(plot: Plot, point: Point, spot: tuple[float, float], label: tuple[float, float]) -> Markup:
+    """A point at `spot` with its interval, and its label where that stands; small where it has no label."""
     x, y = spot
     if not point.label:  # one of hundreds
         return shape_mark(point.shape, x, y, small=True)
@@ -144,7 +146,7 @@ def _steps(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return corners
 
 
-def _place_labels(spots: Sequence[tuple[float, float]], plot: Plot) -> list[tuple[float, float]]:
+def place_labels(spots: Sequence[tuple[float, float]], plot: Plot) -> list[tuple[float, float]]:
     """Where the number of each point stands: the first free place around it, else at its right."""
     taken = list(spots)
     placed = []

@@ -36,7 +36,7 @@ class LegendEntry:
     mark: Markup
     label: str
     type: str
-    size: str
+    size: str = ""
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,26 @@ def test_pictures_are_left_out_where_the_records_have_none(tmp_path: Path) -> No
 )
 def test_a_history_of_another_form_draws_nothing(tmp_path: Path, history: object) -> None:
     made = settings(tmp_path, {"sft": 0.5})
-    made[0].group.runs[0].record.model["training"] = {"validations": {"metric": "loss", "history": history}}
+    curve = (
+        {"step": [row[0] for row in history if row], "loss": history}
+        if isinstance(history, list)
+        else history
+    )
+    made[0].group.runs[0].record.model["training"] = {
+        **{"validations": {"metric": "loss", "history": history}, "curve": curve}
+    }
     assert training_charts(made) == []
+
+
+def test_the_log_of_a_training_is_drawn_from_its_record(tmp_path: Path) -> None:
+    made = settings(tmp_path, {"sft": 0.5, "rba": 0.6})
+    runs = {run.record.model["name"]: run.record.model for run in made[0].group.runs}
+    runs["sft"]["training"] = {"curve": {"step": [0, 1, 2], "loss": [None, 2.0, 1.0]}}
+    runs["rba"]["training"] = {"curve": {"step": [1, 2], "loss": [3.0, 2.5], "accuracy": [0.5, 1.0]}}
+    loss, accuracy = training_charts(made)
+    assert loss.title.startswith("loss in training") and accuracy.title.startswith("reward accuracy")
+    assert set(loss.rows) == {("sft", "1", "2"), ("sft", "2", "1"), ("rba", "1", "3"), ("rba", "2", "2.5")}
+    assert accuracy.rows == [("rba", "1", "0.5"), ("rba", "2", "1")]
 
 
 def test_axes_have_round_numbers_and_hold_all_values() -> None:
