@@ -137,7 +137,7 @@ def test_a_row_shows_its_weakest_provenance_and_each_score_what_differs(page: An
     assert titles[0].startswith("1 of 3 scores: sent in by somebody else")
     assert "5 of 5 items answered again with the same answers, 2026-11-29" in titles[2]
     page.locator("[name=setting]").select_option("micro_covost2")
-    sync_api.expect(page.locator("#board thead button")).to_have_count(11)
+    sync_api.expect(page.locator("#board thead button")).to_have_count(12)
     assert badges(page, "base") == ["reproduced"]  # of what is shown
 
 
@@ -159,7 +159,7 @@ def test_the_provenance_filter_leaves_only_scores_of_its_kind(page: Any) -> None
 
 def test_the_facts_of_a_score_stand_in_its_setting_with_a_link(page: Any) -> None:
     page.locator("[name=setting]").select_option("micro_covost2")
-    sync_api.expect(page.locator("#board thead button")).to_have_count(11)
+    sync_api.expect(page.locator("#board thead button")).to_have_count(12)
     row = page.locator(ROWS).filter(has=page.get_by_label("Compare rba", exact=True))
     assert (
         "5 of 5 items answered again with the same answers, 2026-11-29, by The maintainers"
