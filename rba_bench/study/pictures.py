@@ -43,7 +43,7 @@ CURVE_FIGURES: dict[str, tuple[str, bool]] = {
     "tokens": ("tokens in the loss of a step", True),
     "grad_norm": ("norm of the gradient", False),
     "learning_rate": ("learning rate", True),
-}  # fmt: skip
+}
 LINE = Markup(  # of a legend
     '<svg class="mark" width="26" height="10" aria-hidden="true" focusable="false"><g class="{}"><polyline class="{}" '
     'points="1,5 25,5"/></g></svg>'

@@ -26,7 +26,7 @@ from rba_bench.study.analysis import Analysis, StudyData
 from rba_bench.study.curves import CURVES, flat_curves, load_curves, match_curves
 from rba_bench.study.folder import SCORES, Cell, StudyFolder
 from rba_bench.study.scores import load_all_scores, scores_path
-from rba_bench.study.study_answer import READING, answer_sentence, grid_table, method_sentence, outcome_grids
+from rba_bench.study.study_answer import answer_sentence, grid_table, method_sentence, outcome_grids, reading
 from rba_bench.study.study_markdown import index_page
 from rba_bench.study.study_page import study_page_files
 from rba_bench.study.study_recipe import BUDGETS, StudyRecipe
@@ -185,7 +185,9 @@ def write_study_report(data: StudyData, folder: Path) -> StudyReport:
     claimed = dict.fromkeys(claim.method for claim in data.study.claims)
     compared = {row.method for row in analysis.compared}
     sentences = [method_sentence(analysis, method) for method in claimed if method in compared]
-    return StudyReport(folder, content, tuple(shown), (*sentences, answer_sentence(analysis), READING))
+    return StudyReport(
+        folder, content, tuple(shown), (*sentences, answer_sentence(analysis), reading(analysis))
+    )
 
 
 def publish_study_report(report: StudyReport, to: Path) -> Path:

@@ -15,10 +15,19 @@ BUDGET_NAMES = {"steps": "equal steps", "time": "equal time"}
 ALPHA = 0.05  # share of differences that a 95 % interval tells from zero though there is none
 VERBS = {1: "supports", -1: "contradicts", 0: "does not support"}
 NAMED = 3  # methods that the answer names
-READING = (
-    "Better or worse: the 95 % interval of the difference, over test items and training seeds, lies on one side of "
-    "zero. Not told apart: the interval holds zero, which does not show that the two are equal."
-)
+
+
+def reading(analysis: Analysis) -> str:
+    """What the words of the comparisons mean, and how many of them rest on a single training."""
+    alone = sum(len(row.versus_seeds) == 1 for row in analysis.compared)
+    caution = (
+        f" {alone} of the {_count(len(analysis.compared), 'comparison')} {_are(alone)} of one training seed: their "
+        "intervals cover the test items alone, and another seed may turn them."
+    )
+    return (
+        "Better or worse: the 95 % interval of the difference, over test items and training seeds, lies on one side of "
+        "zero. Not told apart: the interval holds zero, which does not show that the two are equal."
+    ) + (caution if alone else "")
 
 
 def answer_sentence(analysis: Analysis) -> str:
@@ -111,6 +120,12 @@ class MethodOutcomes:
         counts = [f"{marks.count(mark)} {OUTCOMES[mark]}" for mark in (1, -1) if mark in marks]
         return f"{', '.join(counts) or 'none'} of {len(marks)}"
 
+    @property
+    def seeds(self) -> str:
+        """Training seeds behind its differences: `3`, or `1 to 3` where tasks differ."""
+        counts = sorted(len(cell.row.versus_seeds) for cell in self.cells if cell is not None)
+        return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -171,19 +186,26 @@ def task_name(row: StudyRow) -> str:
 
 def grid_table(analysis: Analysis, grid: Grid) -> TextTable:
     """The grid as a table of text; a difference without a word is not told from zero."""
-    headings = ["method", "told apart"]
+    headings = ["method", "seeds", "told apart"]
     headings += [
         f"{task_name(row)} {metric_heading(row.metric, row.scale, row.higher_is_better)}"
         for row in grid.tasks
     ]
     lines = [
-        [each.method + suffix, each.summary if not suffix else NOTHING, *map(_cell_text, each.cells)]
+        [
+            *(
+                (each.method, each.seeds, each.summary)
+                if not suffix
+                else (each.method + suffix, NOTHING, NOTHING)
+            ),
+            *map(_cell_text, each.cells),
+        ]
         for suffix, group in (("", grid.methods), (" (untrained)", grid.untrained))
         for each in group
     ]
-    lines.append(["half width of an interval, median", NOTHING, *grid.reach])
+    lines.append(["half width of an interval, median", NOTHING, NOTHING, *grid.reach])
     title = f"Against {analysis.study.baseline}, {BUDGET_NAMES[grid.budget]}"
-    return TextTable(headings, lines, title, numeric_from=2)
+    return TextTable(headings, lines, title, numeric_from=3)
 
 
 def _cell_text(cell: Outcome | None) -> str:

@@ -3,7 +3,7 @@
 from rba_bench.leaderboard.pages import MICRO, hash_cell, protocol_table
 from rba_bench.leaderboard.tables import TextTable
 from rba_bench.study.analysis import Analysis
-from rba_bench.study.study_answer import READING, answer_sentence, grid_table, outcome_grids
+from rba_bench.study.study_answer import answer_sentence, grid_table, outcome_grids, reading
 from rba_bench.study.study_texts import conditions, failures, legend
 
 
@@ -18,7 +18,7 @@ def index_page(analysis: Analysis, claims: TextTable | None, tables: list[TextTa
     data = analysis.data
     blocks = [f"# Study, {data.study.track} track"]
     blocks += [MICRO] if data.study.track == "micro" else []
-    blocks += [f"**{answer_sentence(analysis)}**", READING]
+    blocks += [f"**{answer_sentence(analysis)}**", reading(analysis)]
     if failed := [f"- {failure}" for failure in failures(data)]:
         blocks.append("\n".join(failed))
     blocks.append(

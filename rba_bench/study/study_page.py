@@ -12,12 +12,12 @@ from rba_bench.study import pictures
 from rba_bench.study.analysis import Analysis
 from rba_bench.study.study_answer import (
     BUDGET_NAMES,
-    READING,
     Grid,
     MethodOutcomes,
     Outcome,
     answer_sentence,
     outcome_grids,
+    reading,
     task_name,
 )
 from rba_bench.study.study_texts import conditions, failures, legend
@@ -63,7 +63,7 @@ def study_page_files(
         micro=MICRO.replace("**", "") if analysis.study.track == "micro" else "",
         baseline=analysis.study.baseline,
         answer=_text(answer_sentence(analysis)),
-        reading=READING,
+        reading=reading(analysis),
         tables=tables,
         conditions=[_text(line) for line in conditions(data)],
         failures=list(failures(data)),
@@ -129,7 +129,13 @@ def _grid_row(outcomes: MethodOutcomes) -> dict[str, Any]:
         for cell in outcomes.cells
     ]
     balance = sum(cell.row.better for cell in outcomes.cells if cell is not None)
-    return {"method": outcomes.method, "summary": outcomes.summary, "balance": balance, "cells": cells}
+    return {
+        "method": outcomes.method,
+        "seeds": outcomes.seeds,
+        "summary": outcomes.summary,
+        "balance": balance,
+        "cells": cells,
+    }
 
 
 def _claims(analysis: Analysis) -> Iterator[dict[str, Any]]:

@@ -11,14 +11,15 @@ from rba_bench.study.study_answer import BUDGET_NAMES
 from rba_bench.study.study_recipe import dotted_changes
 from rba_bench.untrusted import plain
 
-LEGEND = """A number is the mean over the training seeds with its 95 % interval; `±` is the standard deviation over the
-seeds. A difference is taken seed by seed on the same items; `*` marks an interval that excludes zero, each for its
-own difference alone. Intervals cover both the choice of items and the choice of seeds: Student's t for the sum of the
-variance between items ({resamples} resamples, items with equal text together, the same for all systems) and the
-variance of the mean over seeds, with Satterthwaite's degrees of freedom. Corpus scores are computed per seed from
-summed statistics. Where {seeds} seeds differ much, intervals are wide: read the spread beside them. Differences of
-untrained systems are from the baseline at the first budget. A share is a mean score divided by that of the system
-that reads the transcript, with the items of both drawn together. Random seed of the resampling: {seed}.
+LEGEND = """A number is the mean over the training seeds with its 95 % interval; `±` is the standard deviation over
+the seeds. A difference is taken seed by seed on the same items; `*` marks an interval that excludes zero, each for
+its own difference alone. Intervals cover the choice of items and, where there are several seeds, the choice of
+seeds: Student's t for the sum of the variance between items ({resamples} resamples, items with equal text together,
+the same for all systems) and the variance of the mean over seeds, with Satterthwaite's degrees of freedom. Corpus
+scores are computed per seed from summed statistics. Where {seeds} seeds differ much, intervals are wide: read the
+spread beside them. Differences of untrained systems are from the baseline at the first budget. A share is a mean
+score divided by that of the system that reads the transcript, with the items of both drawn together. Random seed of
+the resampling: {seed}.
 """
 
 

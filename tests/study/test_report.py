@@ -13,7 +13,7 @@ from rba_bench.errors import UserError
 from rba_bench.files import read_json
 from rba_bench.study import report, scores
 from rba_bench.study.analysis import Analysis, StudyData
-from rba_bench.study.study_answer import answer_sentence, method_sentence, outcome_grids
+from rba_bench.study.study_answer import answer_sentence, method_sentence, outcome_grids, reading
 from rba_bench.study.study_recipe import StudyRecipe
 from rba_bench.study.study_tables import cost_rows
 from tests.study.invented import system
@@ -127,6 +127,7 @@ def test_the_grid_has_every_difference_once_and_counts_the_trained_ones(data: St
     assert [row.method for row in steps.untrained] == ["base"] and not time.untrained
     summaries = {row.method: row.summary for row in steps.methods}
     assert summaries == {"rba-single": "none of 2", "rba-group": "2 better of 2", "dpo": "2 worse of 2"}
+    assert {row.seeds for grid in (steps, time) for row in grid.methods} == {"3"}
     cells = [cell.row for grid in (steps, time) for row in grid.methods for cell in row.cells if cell]
     assert sorted(map(id, cells)) == sorted(map(id, analysis.compared))
     assert all(float(reach.removeprefix("±")) > 0 for reach in steps.reach)
@@ -137,6 +138,21 @@ def test_only_common_seeds_are_paired(data: StudyData) -> None:
     rows = Analysis(StudyData(data.study, tuple(fewer))).rows
     row = next(r for r in rows if (r.part, r.method, r.task) == ("steps", "rba-group", "instruct"))
     assert row.seeds == (1, 2, 3) and row.versus_seeds == (1, 2)
+    assert "one training seed" not in reading(Analysis(StudyData(data.study, tuple(fewer))))
+    one_seed = [
+        one for one in data.systems if one.seed == 1 or (one.method in ("sft", "dpo") and one.part == "steps")
+    ]
+    analysis = Analysis(StudyData(data.study, tuple(one_seed)))
+    assert (
+        "10 of the 12 comparisons are of one training seed: their intervals cover the test items"
+        in reading(analysis)
+    )
+    steps, _ = outcome_grids(analysis)
+    assert {row.method: row.seeds for row in steps.methods} == {
+        "rba-single": "1",
+        "rba-group": "1",
+        "dpo": "3",
+    }
     alone = [one for one in data.systems if one.method != "sft"]
     assert all(row.versus is None for row in Analysis(StudyData(data.study, tuple(alone))).rows)
 
@@ -178,7 +194,7 @@ def test_a_published_report_makes_itself_again(data: StudyData, tmp_path: Path) 
         "Cost of training",
         "Scores, equal time, greedy decoding",
         "12 paired comparisons",
-        "| rba-group | 2 better of 2 | +1",
+        "| rba-group | 3 | 2 better of 2 | +1",
         "±",
     ):
         assert part in page
