@@ -146,6 +146,10 @@ def write_study_report(data: StudyData, folder: Path) -> StudyReport:
             "recipe": without_paths(data.study.resolved()),
             "time": data.time,
             "failures": list(data.failures),
+            "answer": {
+                "sentence": answer_sentence(analysis).replace("`", ""),
+                "caution": reading(analysis).replace("`", ""),
+            },
             "comparisons": len(analysis.compared),
             "marked": sum(row.better != 0 for row in analysis.compared),
             "claims": [

@@ -52,6 +52,12 @@ def test_each_board_has_its_answer_and_its_counts(tmp_path: Path) -> None:
     assert 'href="micro/index.html"' in page
 
 
+def test_a_study_has_its_answer(published: Path) -> None:
+    answer = json.loads((published / "small" / "study" / STUDY).read_text(encoding="utf-8"))["answer"]
+    page = build_index(published).page.read_text(encoding="utf-8")
+    assert answer["sentence"] in page and answer["caution"] in page
+
+
 def test_a_study_names_its_facts_as_the_index_reads_them() -> None:
     assert STUDY == report.FACTS
 
