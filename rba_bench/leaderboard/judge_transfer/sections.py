@@ -112,9 +112,12 @@ def find_sections(
 def _all_sections(runs: Sequence[LoadedRun]) -> tuple[list[Section], list[str]]:
     """Every judged metric of every table, and the tables that were judged with another prompt."""
     by_key: dict[GroupKey, list[LoadedRun]] = {}
-    for run in runs:
-        by_key.setdefault(group_key(run.record), []).append(run)
     sections, left_out = [], []
+    for run in runs:
+        if run.record.audio_control:  # its answers are no answers to the clips, so nothing is ranked by them
+            left_out.append(f"{run.name} on {run.record.task}: a control without the speech")
+        else:
+            by_key.setdefault(group_key(run.record), []).append(run)
     for key in sorted(by_key):
         for part in split_by_judge(by_key[key]):
             judges = judges_of(part[0].record)

@@ -170,6 +170,16 @@ def test_records_of_two_judges_stand_in_two_tables_and_the_other_judge_is_left_o
         transferred(bench, "twin-judge", tmp_path / "none", records=[both, tmp_path / "old"], old="nobody")
 
 
+def test_a_control_without_the_speech_is_no_model_that_a_judge_ranks(bench, tmp_path):
+    silent = bench.evaluate("old-judge", models=["gamma-1"], out="silent", audio="silence")
+    records = [bench.folder / "eval", silent]
+    found = transferred(bench, "twin-judge", tmp_path / "out", records=records, pairs=40)
+    assert found["counts"]["models"] == 4
+    assert [each for each in found["left_out"] if "gamma-1" in each] == [
+        f"gamma-1 on {bench.task.stem}: a control without the speech"
+    ]
+
+
 def test_without_stored_verdicts_the_old_judge_is_asked_on_request_only(bench, tmp_path):
     folder = bench.evaluate("front-judge", out="two")
     with pytest.raises(UserError, match="--ask-a"):
