@@ -133,7 +133,7 @@ def prepare(request: TransferRequest) -> Work:
         for run in runs
         if id(run) not in compared and judges_of(run.record) and not run.record.audio_control
     ]
-    left_out += [f"{run.name} on {run.record.task}: judged, but not by A" for run in others]
+    left_out += [f"{run.name} on {run.record.task}: A gave no verdict that can be compared" for run in others]
     if any(_same_judge(section.judge, new_model) for section in sections):
         left_out.append("A and B are one judge: what differs is its own noise")
     return Work(
