@@ -291,6 +291,13 @@ def signed(metrics: Iterable[Metric], target_langs: Iterable[str]) -> tuple[Metr
     return tuple(replace(metric, signature=_signature(metric, langs)) for metric in metrics)
 
 
+def largest_value(name: str, scale: float) -> float:
+    """Largest value that an item can have by a metric with this scale, as its unit says: 5 of a rating."""
+    unit = next((metric.unit for metric in METRICS if (metric.name, metric.scale) == (name, scale)), "")
+    top = unit.rpartition(" ")[2]
+    return float(top) if top.isdigit() else scale
+
+
 def _signature(metric: Metric, langs: list[str]) -> str:
     facts = _Versions(langs=",".join(langs))
     if metric.signature == _SACREBLEU:

@@ -20,7 +20,7 @@ from rba_bench.assets import load_world
 from rba_bench.errors import UserError
 from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.lengths import mean_lengths
-from rba_bench.evaluation.metric import KINDS, ItemScore, Metric, metrics_of, signed
+from rba_bench.evaluation.metric import KINDS, ItemScore, Metric, largest_value, metrics_of, signed
 from rba_bench.evaluation.records import ExploitTable, MetricPart, MetricValue, Sample
 from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 from rba_bench.metrics.bootstrap import (
@@ -85,7 +85,8 @@ def metric_interval(
 ) -> Interval:
     """Score of a metric over items with its 95 % interval; macro metrics are averaged over `groups`."""
     if not metric.is_corpus:
-        return bootstrap_mean([float(value) for value in scores], clusters, scale=metric.scale)
+        largest = largest_value(metric.name, metric.scale)
+        return bootstrap_mean([float(value) for value in scores], clusters, scale=largest)
     matrix, score = _summable(metric, scores, groups)
     return bootstrap_corpus(matrix, score, clusters, scale=metric.scale)
 

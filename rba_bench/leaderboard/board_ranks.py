@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rba_bench.evaluation.metric import largest_value
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.pairing import ResampledScores
 from rba_bench.metrics.all_pairs import PairBounds, System, pair_bounds, rank_bands_within, summed_up
@@ -65,7 +66,7 @@ def _bounds_of_means(runs: Sequence[LoadedRun], metric: str) -> PairBounds:
     rows = np.stack([run.item_rows(metric)[:, 0] for run in runs])
     numbers = {label: number for number, label in enumerate(dict.fromkeys(runs[0].clusters))}
     clusters = np.array([numbers[label] for label in runs[0].clusters], dtype=np.intp)
-    return mean_pair_bounds(rows, scored, clusters, values[0].scale)
+    return mean_pair_bounds(rows, scored, clusters, largest_value(metric, values[0].scale))
 
 
 def _runs_on_the_same_items(runs: Sequence[LoadedRun], metric: str) -> list[list[int]]:
@@ -91,7 +92,8 @@ def _summed_up(
 
     def system(run: LoadedRun) -> System:
         rows, score = run.rows(metric)
-        width = score.scale(rows[items], run.record.metrics[metric].scale).width
+        largest = largest_value(metric, run.record.metrics[metric].scale)
+        width = score.scale(rows[items], largest).width
         return summed_up(
             resampled.summed(run, metric, items, clusters),
             sizes,
@@ -109,5 +111,5 @@ def _own_score(run: LoadedRun, metric: str) -> tuple[Interval, int]:
     scored = run.has_score(metric)
     clusters = [cluster for cluster, keep in zip(run.clusters, scored, strict=True) if keep]
     rows, score = run.rows(metric)
-    scale = run.record.metrics[metric].scale
+    scale = largest_value(metric, run.record.metrics[metric].scale)
     return bootstrap_corpus(rows[scored], score, clusters, scale=scale), len(set(clusters))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.metric import lowest_score
+from rba_bench.evaluation.metric import largest_value, lowest_score
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics import paired
 from rba_bench.metrics.aggregate import item_scores
@@ -126,7 +126,7 @@ class RunPair:
             return None
         clusters = self._clusters(left)
         (rows_a, score), (rows_b, _) = self.first.rows(metric), self.second.rows(metric)
-        scale = self.first.record.metrics[metric].scale
+        scale = largest_value(metric, self.first.record.metrics[metric].scale)
         rows = paired.PairedRows(
             left=self._resampled.summed(self.first, metric, left, clusters),
             right=self._resampled.summed(self.second, metric, right, clusters),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -20,6 +21,8 @@ LONGEST = 2000  # characters of a cell
 NOTHING = "-"  # a cell that cannot be filled; never a zero
 ALL_TEXT = 1000  # `numeric_from` of a table without numbers
 SHORT = 8  # hex digits of a hash on a page; records.json has all of them
+# What could be emphasis, a strike or an entity; a star between spaces and an underscore within a word are none
+_MARKUP = re.compile(r"\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~|&(?=[#\w])")
 WIDTH = 140  # columns of a table in a file or a pipe, which have no width of their own
 
 
@@ -49,8 +52,7 @@ class TextTable:
         rule = ["---:" if column >= self.numeric_from else "---" for column in range(len(self.headings))]
         lines = []
         for row in (self.headings, rule, *self.rows):
-            texts = (printable(cell) if isinstance(cell, Markdown) else plain(cell, LONGEST) for cell in row)
-            lines.append(" | ".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts))
+            lines.append(" | ".join(map(_markdown_cell, row)))
         return "".join(f"| {line} |\n" for line in lines)
 
     def split(self, width: int) -> Iterator["TextTable"]:
@@ -174,3 +176,10 @@ def rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _markdown_cell(cell: str) -> str:
+    """A cell that is shown as it is: neither its bars nor its stars are markup; one that is Markdown keeps its own."""
+    written = isinstance(cell, Markdown)
+    text = (printable(cell) if written else plain(cell, LONGEST)).replace("\\", "\\\\").replace("|", "\\|")
+    return text if written else _MARKUP.sub(r"\\\g<0>", text)

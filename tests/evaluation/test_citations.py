@@ -66,7 +66,10 @@ GENERAL = ["rba-bench", "gao2024lmeval"]
         (["triviaqa_fixie"], ["joshi2017triviaqa"]),
         (["mustc_en_x"], ["digangi2019mustc", "cattoni2021mustc"]),
         (["spoken_alpaca"], ["liu2025rba", "taori2023alpaca"]),
-        (["speech_ifeval,llama_questions_fixie"], ["nachmani2024spectron", "lu2025speechifeval"]),
+        (
+            ["speech_ifeval,llama_questions_fixie"],
+            ["nachmani2024spectron", "zhou2023ifeval", "lu2025speechifeval"],
+        ),
         (["micro_triviaqa", "small_qa", "spoken_questions"], []),
     ],
 )

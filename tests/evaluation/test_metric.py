@@ -60,6 +60,18 @@ def test_a_metric_is_named_with_its_scale():
         hooks.no_such_metric  # noqa: B018 - a name that the table does not know
 
 
+def test_the_interval_of_ratings_ends_at_the_best_one():
+    [rating] = metric.metrics_of("rating")
+    found = scoring.metric_interval(rating, [5.0] * 8, [""] * 8, [str(number) for number in range(8)])
+    assert found.low < found.value == found.high == 5.0
+    most_equal = scoring.metric_interval(rating, [2.0] * 8, [""] * 8, [str(number) for number in range(8)])
+    assert most_equal.high < 4.0
+    largest = {each.name: metric.largest_value(each.name, each.scale) for each in metric.METRICS}
+    assert (
+        largest["rating"] == 5.0 and largest["bleu"] == largest["wer"] == 100.0 and largest["win_rate"] == 1.0
+    )
+
+
 def test_the_page_for_readers_is_that_of_the_table():
     script = task_registry.tasks_dir().parent / "dev" / "make_metrics_page.py"
     spec = importlib.util.spec_from_file_location("make_metrics_page", script)

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, pearsonr, spearmanr
+from sklearn.metrics import cohen_kappa_score
 
 from rba_bench.metrics.judge_agreement import (
     agreement,
     contrast,
+    correlation,
     kendall_tau,
     rank_agreement,
+    rank_correlation,
     slope,
     verdicts,
 )
@@ -55,6 +58,55 @@ def test_one_verdict_alone_has_no_kappa() -> None:
     assert agreement(a, b, clusters, "kappa") is None
     raw = agreement(a, b, clusters)
     assert raw is not None and raw.value == 1.0 and raw.low < 1.0
+
+
+def drawn_grades(n: int = 300) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    rng = np.random.default_rng(5)
+    a = rng.integers(1, 6, n).astype(float)
+    b = np.clip(a + rng.choice([-1, 0, 0, 1, 2], n), 1, 5)
+    return a, b, [str(number) for number in range(n)]
+
+
+def test_correlations_are_those_of_scipy_and_the_weighted_kappa_that_of_scikit_learn() -> None:
+    a, b, clusters = drawn_grades()
+    weighted, pearson = correlation(a, b, clusters, weighted=True), correlation(a, b, clusters)
+    spearman = rank_correlation(a, b, clusters)
+    assert weighted is not None and pearson is not None and spearman is not None
+    assert weighted.value == pytest.approx(cohen_kappa_score(a, b, weights="quadratic"))
+    assert pearson.value == pytest.approx(pearsonr(a, b).statistic)
+    assert spearman.value == pytest.approx(spearmanr(a, b).statistic)
+    unit = correlation((a - 1) / 4, (b - 1) / 4, clusters, weighted=True)
+    assert unit is not None and unit.low == pytest.approx(weighted.low), (
+        "grades may be written on another scale"
+    )
+    for found in (weighted, pearson, spearman):
+        assert found.low < found.value < found.high < found.low + 0.15
+
+
+def test_a_resample_is_ranked_anew() -> None:
+    """The spread of Spearman's correlation over resamples is that of correlations computed one by one."""
+    a, b, clusters = drawn_grades(60)
+    rng = np.random.default_rng(1)
+    draws = [spearmanr(a[rows], b[rows]).statistic for rows in rng.integers(60, size=(400, 60))]
+    found = rank_correlation(a, b, clusters)
+    assert found is not None and (found.high - found.low) / 3.96 == pytest.approx(np.std(draws), rel=0.2)
+
+
+def test_a_generous_judge_loses_weighted_kappa_and_no_correlation() -> None:
+    a, _, clusters = drawn_grades()
+    pearson, weighted = correlation(a, a + 1, clusters), correlation(a, a + 1, clusters, weighted=True)
+    assert pearson is not None and weighted is not None
+    assert pearson.value == pytest.approx(1.0) and weighted.value < 0.9
+
+
+def test_values_that_do_not_vary_have_no_correlation() -> None:
+    a, _, clusters = drawn_grades(20)
+    flat = np.full(20, 3.0)
+    assert correlation(a, flat, clusters) is None and rank_correlation(a, flat, clusters) is None
+    assert correlation(flat, flat, clusters, weighted=True) is None
+    against = correlation(a, flat, clusters, weighted=True)
+    assert against is not None and against.value == pytest.approx(0.0)
+    assert correlation(a[:1], a[:1], clusters[:1]) is None, "one answer tells nothing"
 
 
 def test_clusters_widen_the_interval() -> None:

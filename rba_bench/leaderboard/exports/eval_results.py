@@ -49,7 +49,8 @@ def export_eval_results(groups: Sequence[BoardGroup], origin: Origin) -> Exporte
             path = f"{folder_name(name)}/{FOLDER}/{folder_name(repo)}.yaml"
             files[path] = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode()
     if not files:
-        raise UserError(f"nothing to export as eval-results: {left_out[0]}")
+        reasons = {line.partition(": ")[2]: line for line in reversed(left_out)}  # the first of each
+        raise UserError(f"nothing to export as eval-results: {'; '.join(sorted(reasons.values()))}")
     return ExportedFiles(files, tuple(left_out))
 
 

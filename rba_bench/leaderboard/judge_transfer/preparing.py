@@ -133,7 +133,7 @@ def prepare(request: TransferRequest) -> Work:
         for run in runs
         if id(run) not in compared and judges_of(run.record) and not run.record.audio_control
     ]
-    left_out += [f"{run.name} on {run.record.task}: judged, but not by A" for run in others]
+    left_out += [f"{run.name} on {run.record.task}: A gave no verdict that can be compared" for run in others]
     if any(_same_judge(section.judge, new_model) for section in sections):
         left_out.append("A and B are one judge: what differs is its own noise")
     return Work(
@@ -161,8 +161,7 @@ def _names(sections: Sequence[Section]) -> list[str]:
 
 
 def _task_title(group: BoardGroup) -> str:
-    changes = [change for change in (group.perturbation, plain(group.control)) if change]
-    return f"{group.task} ({', '.join(changes)})" if changes else group.task
+    return f"{group.task} ({group.perturbation})" if group.perturbation else group.task
 
 
 def default_folder(work: Work) -> Path:

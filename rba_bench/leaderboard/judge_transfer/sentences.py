@@ -83,11 +83,13 @@ def _agreement(effects: Mapping[str, Any], kind: Kind) -> str:
         return f"All {kind.item}s are decided by rule, so the judges cannot be compared."
     if kind.graded:
         forms = {"weighted_kappa": "kappa with quadratic weights", "spearman": "Spearman's correlation"}
-        same = f"Both give one grade to {_percent(facts['raw'])} of {facts['n']} answers, and grades at most one apart "
-        same += f"to {_percent(facts['within_one'])}"
+        same = (
+            f"Both give one grade to {_percent(facts['raw'])} of {_count(facts['n'], kind.item)}, and grades at most "
+            f"one apart to {_percent(facts['within_one'])}"
+        )
     else:
         forms = {"kappa": "Cohen's kappa", "ac1": "Gwet's AC1"}
-        same = f"Both give one verdict on {_percent(facts['raw'])} of {facts['n']} {kind.item}s"
+        same = f"Both give one verdict on {_percent(facts['raw'])} of {_count(facts['n'], kind.item)}"
     numbers = [
         f"{name} {interval_text(_ends(facts[form]), digits=2)}"
         for form, name in forms.items()
@@ -123,13 +125,13 @@ def _scores(effects: Mapping[str, Any], kind: Kind) -> Iterator[str]:
         shifts = [kind.factor * row["difference"].value for row in moved]
         ends = dict.fromkeys(f"{end:+.{kind.digits}f}" for end in (min(shifts), max(shifts)))
         yield (
-            f"{plural} under A and B must not share a column: those of {len(moved)} of {len(rows)} models differ, by "
-            f"{' to '.join(ends)} points."
+            f"{plural} under A and B must not share a column: those of {len(moved)} of {_count(len(rows), 'model')} "
+            f"differ, by {' to '.join(ends)} points."
         )
     elif rows:
         yield (
-            f"No difference between the {kind.plural} of {len(rows)} models under A and under B is larger than these "
-            f"{kind.item}s can tell."
+            f"No difference between the {kind.plural} of {_count(len(rows), 'model')} under A and under B is larger "
+            f"than these {kind.item}s can tell."
         )
 
 
@@ -170,6 +172,10 @@ def _biases(effects: Mapping[str, Any], kind: Kind) -> Iterator[str]:
                 f"{_points(gain, kind, absolute=True)} points {word} than {other} does, beyond what it gives the "
                 "others."
             )
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:

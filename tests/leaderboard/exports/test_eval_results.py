@@ -64,6 +64,13 @@ def test_references_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_every_reason_is_named_where_nothing_is_left(tmp_path: Path) -> None:
+    own = invented(tmp_path / "a", "my-model", data={**REPO, "repo": ""})
+    ceiling = invented(tmp_path / "b", "a-text-llm", model={"spec": "text:llm"}, data={**REPO, "repo": ""})
+    with pytest.raises(UserError, match=r"a-text-llm on .* a reference .*; my-model on .* is not on the Hub"):
+        export_eval_results(groups_of(own, ceiling), Origin())
+
+
 def test_one_score_a_task_and_none_of_changed_clips(tmp_path: Path) -> None:
     old, new = (
         invented(

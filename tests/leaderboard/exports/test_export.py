@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from rba_bench.cli.main import main
 from rba_bench.errors import UserError
 from rba_bench.evaluation.records import read_record
 from rba_bench.leaderboard.exports.export import FORMATS, export_latex, export_markdown, export_records
 from rba_bench.leaderboard.exports.origin import Origin, make_origin
+from rba_bench.untrusted import plain
 from tests.leaderboard.exports.given import HOSTILE, edited, groups_of, invented, record_of
 
 TASK = "micro_triviaqa"
@@ -85,6 +87,24 @@ def test_an_address_is_one_of_the_web(url: str) -> None:
     with pytest.raises(UserError, match="is no address: write https://"):
         make_origin("", "other", url)
     assert make_origin("a\nb", "other", "https://example.org/a?b=c#d").organization == "a b"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b", "*b* **c**", "_i_ __x__", "my_model_v2", "a__b", "<b>x</b>", "a\\|b", "\\", "~~s~~ ~t~", "&lt;i&gt;",
+        "&#124;", "![i](x.png)", "a *", "2*3",
+    ],
+)  # fmt: skip
+def test_a_name_is_read_in_markdown_letter_by_letter(tmp_path: Path, name: str) -> None:
+    [markdown] = export_markdown(groups_of(invented(tmp_path, name)), Origin()).files.values()
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown.decode())
+    cell = next(tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open")
+    assert cell.content.count("|") == name.count("|") and {each.type for each in cell.children} <= {
+        "text",
+        "text_special",
+    }
+    assert "".join(each.content for each in cell.children) == plain(name)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -1,5 +1,6 @@
 """LaTeX that parses strictly, shows each text letter by letter, and holds no command of a record."""
 
+import re
 import shutil
 import subprocess
 
@@ -96,6 +97,9 @@ def test_a_table_of_such_texts_parses_and_keeps_its_shape(text):
     assert made.count("\n") == 14 and made.count("{tabular}") == 2
     body = made[made.index("\\midrule") : made.index("\\bottomrule")].splitlines()[1:]
     assert len(body) == 2 and all(line.endswith(r" \\") for line in body)
+    assert not re.search(r"\\\\\s*[\[*]", made), (
+        "a bracket after a row's end is its height, a star forbids a new page"
+    )
 
 
 def test_an_interval_is_small_and_a_missing_one_is_a_dash():

@@ -1,5 +1,6 @@
 """Effects of a new judge where they are known, since the verdicts are drawn; and what is said of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from rba_bench.leaderboard.judge_transfer.effects import all_effects, families
 from rba_bench.leaderboard.judge_transfer.judged_pairs import JudgedPairs
-from rba_bench.leaderboard.judge_transfer.kinds import PAIRS
+from rba_bench.leaderboard.judge_transfer.kinds import KINDS, PAIRS
+from rba_bench.leaderboard.judge_transfer.preparing import _told_name
 from rba_bench.leaderboard.judge_transfer.report import SectionResult, report_page
 from rba_bench.leaderboard.judge_transfer.sentences import verdict
 
@@ -152,6 +154,70 @@ def test_few_pairs_and_one_model_are_no_fault():
         assert found["agreement"]["n"] == len(part) and verdict(found, PAIRS)
     nothing_judged = JudgedPairs(**{**vars(pairs), "by_rule": np.ones(len(pairs), dtype=bool)})
     assert "decided by rule" in verdict(effects(nothing_judged), PAIRS)[1]
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+def test_one_answer_equal_votes_and_nothing_are_no_fault_and_no_nan(kind):
+    pairs = drawn_pairs()
+    kin = {"a": [True] + [False] * 4, "b": [False] * 4 + [True]}
+    counts = dict.fromkeys(
+        ("items", "models", "pairs", "by_rule", "a_stored", "a_asked", "a_failed", "b_failed"), 1
+    )
+    facts = {
+        "a": "a",
+        "b": "b",
+        "seed": 0,
+        "n_pairs": 1,
+        "pairs_sha256": "ab" * 32,
+        "left_out": [],
+        "next": "",
+    }
+    ones, first = np.ones(len(pairs)), np.arange(len(pairs)) < 1
+    for keep in (first, pairs.item < 2, pairs.model == 0, ~np.isfinite(ones), ones > 0):
+        for changes in ({}, {"a": ones}, {"a": ones, "b": ones}, {"a": ones / 2, "b": ones / 2}):
+            found = effects(JudgedPairs(**{**vars(pairs), **changes, "kind": kind}).where(keep), kin)
+            said = verdict(found, kind, 0.25)
+            assert said[0].endswith(".") and any("25 %" in sentence for sentence in said)
+            page = report_page(facts, [SectionResult("t", kind, said, counts, found, {})])
+            assert "nan" not in page and "inf" not in page
+
+
+def test_a_judge_of_one_grade_is_not_proof_against_the_other():
+    pairs = drawn_pairs()
+    flat = effects(JudgedPairs(**{**vars(pairs), "a": np.ones(len(pairs)), "kind": KINDS["rating"]}))
+    assert flat["agreement"]["weighted_kappa"].value == pytest.approx(0.0)
+    assert verdict(flat, KINDS["rating"])[0].startswith("A tells no two models apart")
+
+
+def test_ratings_are_shown_on_their_own_scale():
+    pairs = JudgedPairs(
+        **{**vars(drawn_pairs(shift=np.full(N_ITEMS * MODELS, 0.1))), "kind": KINDS["rating"]}
+    )
+    found = effects(pairs)
+    mean = {row["model"]: row["a"].value for row in found["scores"]}
+    assert mean["model-0"] == pytest.approx(1 + 4 * pairs.a[pairs.model == 0].mean())
+    assert found["agreement"]["mean_difference"].value == pytest.approx(4 * (pairs.b - pairs.a).mean())
+    assert found["agreement"]["mean_distance"].value == pytest.approx(4 * np.abs(pairs.b - pairs.a).mean())
+
+
+def test_of_many_equal_scores_none_is_named_as_different():
+    """One in twenty p-values of equal scores is below 0.05; named is what stays below it after Holm."""
+
+    def differing(*p_values: float) -> str:
+        found = effects(drawn_pairs())
+        [row] = [row for row in found["scores"] if row["model"] == "model-0"]
+        found["scores"] = [{**row, "difference": replace(row["difference"], p=p)} for p in p_values]
+        return next(sentence for sentence in verdict(found, PAIRS) if " of 20 models" in sentence)
+
+    assert differing(0.03, *[0.3] * 19).startswith("No difference between the win rates of 20 models")
+    assert "those of 2 of 20 models differ" in differing(0.002, 0.03, 0.001, *[0.3] * 17)
+
+
+def test_a_family_is_told_from_the_name_and_not_from_the_folder_above():
+    assert _told_name("openai:https://api.openai.com/v1#gpt-audio-1.5") == "gpt-audio-1.5"
+    assert _told_name("Qwen/Qwen2-Audio-7B") == "Qwen/Qwen2-Audio-7B"
+    judge, model = map(_told_name, ("/home/somebody/llms/prometheus/", "/home/somebody/speech/runs/mine"))
+    assert not families([judge]) & families([model])
 
 
 def test_families_are_words_that_name_a_maker():
