@@ -34,6 +34,7 @@ from pydantic import (
 from rba_bench.errors import UserError
 from rba_bench.files import check_name, read_jsonl
 from rba_bench.untrusted import (
+    MAX_JSON,
     MAX_TEXT,
     parse_untrusted_json,
     plain,
@@ -48,7 +49,7 @@ TIMING_FILE = "timing.jsonl"
 PACKED_FILE = SAMPLES_FILE + ".gz"  # as published: text compresses tenfold
 MARK_FILE = "submission.json"  # this record was sent in by somebody
 ATTESTATION_FILE = "attestation.json"  # the model of this very record gave its answers again
-BESIDE = {MARK_FILE: 2**20, ATTESTATION_FILE: 2**22}  # largest size of each, in bytes
+BESIDE = {MARK_FILE: 2**20, ATTESTATION_FILE: MAX_JSON}  # largest size of each, in bytes
 
 Status = Literal["ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "truncated", "error", "not_heard", "no_reply", "judge_failed")

@@ -73,6 +73,13 @@ class Provenance:
             return MEANINGS[self.label]
         return f"{self.origin}; {self.attestation.facts()}"
 
+    @property
+    def summary(self) -> str:
+        """What is worth saying of a run in one line; "" of a run of one's own that nobody repeated."""
+        if self.attestation is not None:
+            return self.facts
+        return SUBMITTED if self.submitted else ""
+
     def fields(self) -> dict[str, Any]:
         """For a line of a table; empty where nobody tried to reproduce it."""
         found = self.attestation

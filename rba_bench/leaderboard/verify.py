@@ -5,6 +5,7 @@ item scores, statuses, metrics, intervals, breakdowns, reports of judges, hashes
 with the task of that name, with its test set where this machine has it, and with other records on that set.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from rba_bench.leaderboard import checks, loaded_runs, test_sets
 from rba_bench.leaderboard.attestation import attestation_of, checked_name, draw_seed, write_attestation
 from rba_bench.leaderboard.board_files import RECORDS, board_differences
 from rba_bench.leaderboard.loaded_runs import LoadedRun
-from rba_bench.leaderboard.provenance import MEASURED, Provenance, provenance_faults, provenance_of
+from rba_bench.leaderboard.provenance import Provenance, provenance_faults, provenance_of
 from rba_bench.leaderboard.recompute import UNSCORABLE, check_scores, recompute
 from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.untrusted import plain
@@ -67,9 +68,7 @@ class RecordVerdict:
         model = "" if self.record is None else f" ({plain(self.record.model['name'])}, n = {self.record.n})"
         if self.ok:
             mark = "UNSURE" if self.unscored else "ok    "
-            found = self.provenance
-            said = found is not None and found.label != MEASURED
-            known = [found.facts if found.attestation else found.label] if found and said else []
+            known = [self.provenance.summary] if self.provenance and self.provenance.summary else []
             return f"{mark} {self.folder}{model}" + "".join(f"; {note}" for note in (*known, *self.notes))
         more = f"; and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
         return f"FAULT  {self.folder}{model}: {'; '.join(self.faults[:SHOWN])}{more}"
@@ -178,7 +177,6 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
     faults: list[str] = []
     notes: list[str] = []
     try:
-        faults += provenance_faults(run)
         faults += checks.check_shape(run)
         spec = shipped_task(record.task)
         if outdated := checks.version_fault(record, spec, run.folder):
@@ -200,6 +198,7 @@ def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[st
                 notes += [
                     f"{name} was not computed again: {why}" for name, why in recomputed.not_computed.items()
                 ]
+        faults += provenance_faults(run)  # last, as a faulty record makes its attestation void as well
     except UNSCORABLE as error:
         faults = [f"cannot be checked, as it has another form than any record: {error!r}"]
         notes, unscored = [], ""
@@ -265,6 +264,8 @@ def add_rerun(verification: Verification, rerun: Rerun, data_dir: Path | None = 
         if verdict.ok:
             run = runs[verdict.folder]
             spec = shipped_task(run.record.task)
+            if rerun.attest and not os.access(run.folder, os.W_OK):  # said before the model has answered
+                raise UserError(f"{run.folder} cannot be written: let --attest work on a copy of the record")
             result = rerun_items(run, spec, rerun.n, seed, loader, data_dir, rerun.item)
             verdict = _with_rerun(verdict, run, result, rerun)
             run.release()

@@ -251,7 +251,7 @@ def test_a_link_or_a_huge_file_is_refused_unread(record, tmp_path):
     (record / "attestation.json").unlink()
     with open(record / "attestation.json", "wb") as file:
         file.truncate(2**40)
-    with pytest.raises(UserError, match="larger than 4 MiB"):
+    with pytest.raises(UserError, match="larger than 32 MiB"):
         build_board([record], tmp_path / "board")
 
 

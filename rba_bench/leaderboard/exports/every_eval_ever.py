@@ -19,16 +19,10 @@ from rba_bench.evaluation.scorers.registry import JUDGES, SCORERS
 from rba_bench.files import canonical_json, folder_name, sha256_bytes
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.exports.every_eval_ever_samples import sample_rows
-from rba_bench.leaderboard.exports.origin import (
-    ExportedFiles,
-    Origin,
-    hub_id,
-    provenance_note,
-    runs_by_model,
-    task_title,
-)
+from rba_bench.leaderboard.exports.origin import ExportedFiles, Origin, hub_id, runs_by_model, task_title
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.pages import MICRO
+from rba_bench.leaderboard.provenance import provenance_of
 from rba_bench.leaderboard.tables import LONGEST, json_text, rounded
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import LEVEL
@@ -119,7 +113,7 @@ def _log(group: BoardGroup, run: LoadedRun, origin: Origin) -> Json:
             "additional_details": {
                 "run_id": record.run_id,
                 "samples_sha256": record.samples_sha256,
-                **({"provenance": provenance} if (provenance := provenance_note(run)) else {}),
+                **({"provenance": provenance} if (provenance := provenance_of(run).summary) else {}),
                 **({"micro_track": MICRO.replace("**", "")} if record.track == "micro" else {}),
             },
         },

@@ -75,15 +75,6 @@ def task_title(group: BoardGroup) -> str:
     return group.record.task + (f" ({group.perturbation})" if group.perturbation else "")
 
 
-def provenance_note(run: LoadedRun) -> str:
-    """What the files beside a record say of it, as text; fields that mean a check by the Hub itself stay empty.
-
-    "" for a run without such files: who exports it knows whether it is their own.
-    """
-    found = provenance_of(run)
-    return found.facts if found.submitted or found.attestation else ""
-
-
 def score_note(group: BoardGroup, run: LoadedRun, metric: str) -> str:
     """One sentence about a score: metric, interval, n, protocol, version; and that the micro track is a miniature."""
     record = run.record
@@ -95,6 +86,6 @@ def score_note(group: BoardGroup, run: LoadedRun, metric: str) -> str:
         *([f"clips changed by {group.perturbation}"] if group.perturbation else []),
         f"protocol {record.protocol_hash}, test set {group.data_hash}",
         f"rba-bench {plain(record.versions.get('rba-bench', 'unknown'))}",
-        *filter(None, [provenance_note(run)]),
+        *filter(None, [provenance_of(run).summary]),  # words; no field that means a check by the Hub
     ]
     return "; ".join(facts) + (f". {MICRO.replace('**', '')}" if record.track == "micro" else "")
