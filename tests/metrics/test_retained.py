@@ -50,6 +50,13 @@ def test_nothing_retained_leaves_room_for_what_was_not_seen_and_none_below_zero(
     assert share.high == pytest.approx(2 * 1.96**2 / (100 + 1.96**2), rel=0.05)
 
 
+def test_what_both_scores_share_cancels() -> None:
+    """90 of the 100 right answers remain: two independent samples of that size would say 72 % to 112 %."""
+    share = share_of(right(90, 200), right(100, 200))
+    assert share is not None and share.value == pytest.approx(0.9)
+    assert 0.8 < share.low < 0.87 and 0.93 < share.high < 0.98
+
+
 def test_equal_answers_retain_all_and_may_not_be_told_from_it() -> None:
     share = share_of(right(50, 100), right(50, 100))
     assert share is not None and share.value == 1 and share.low < 1 < share.high
