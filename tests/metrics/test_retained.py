@@ -92,6 +92,12 @@ def test_of_an_error_rate_the_share_is_that_of_what_is_not_wrong() -> None:
     assert (
         share is not None and share.value == pytest.approx(40 / 90) and share.low <= share.value <= share.high
     )
+    near = share_of(words(2), words(1), score=score, error_scale=100.0)
+    apart = paired_difference(words(2), words(1), score_fn=score, scale=100.0)
+    assert near is not None and near.value == pytest.approx(80 / 90)
+    assert (near.low, near.high) == pytest.approx((1 - apart.high / 90, 1 - apart.low / 90)), (
+        "more errors, less kept"
+    )
     worse = share_of(words(13), words(1), score=score, error_scale=100.0)
     assert worse is not None and worse.value == pytest.approx(-30 / 90)
     assert share_of(words(1), words(11), score=score, error_scale=100.0) is None
