@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "dev" / "MUTATIONS.md"
-COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "leaderboards", "pyproject.toml")
+COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "benchmarks", "leaderboards", "pyproject.toml")
 SOURCES = (".py", ".js", ".css", ".jinja")
 TRAINER = (
     "loss",
