@@ -22,13 +22,25 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "dev" / "MUTATIONS.md"
-COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "leaderboards", "pyproject.toml")
+COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "benchmarks", "leaderboards", "pyproject.toml")
 SOURCES = (".py", ".js", ".css", ".jinja")
+TRAINER = (
+    "loss",
+    "mask",
+    "position",
+    "reward",
+    "rewards",
+    "pair",
+    "pairs",
+    "normalisation",
+)  # kinds of its mutations
+CAUGHT = {True: "yes", False: "**no**"}
 TIMEOUT_S = 600
 HEAVY = (
     "torch.distributed.fsdp",
@@ -198,6 +210,10 @@ class Bench:
         path = self.kept / f"{key(mutation, mutated)}.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
+    def tried_at(self, mutation: Mutation) -> float:
+        """When it was tried, in seconds since 1970."""
+        return (self.kept / f"{key(mutation, True)}.json").stat().st_mtime
+
     def forget(self, mutation: Mutation) -> None:
         """Try again next time."""
         (self.kept / f"{key(mutation, True)}.json").unlink(missing_ok=True)
@@ -215,33 +231,55 @@ class Bench:
         return found
 
 
-def report(mutations: list[Mutation], bench: Bench) -> str:
-    """The Markdown table of everything that has been run."""
-    rows, caught, run = [], 0, 0
-    for number, one in enumerate(mutations, 1):
-        found = bench.result(one)
-        if found is None:
-            continue
-        run += 1
-        good = found["verdict"] in ("failed", "broken", "hung")
-        caught += good
-        where = f"`{found['test']}`" if found["test"] else str(found["verdict"])
-        old, new = (_cell(text) for text in (one.old, one.new))
-        rows.append(
-            f"| {number} | {one.kind} | `{one.file}` | {old} | {new} | {'yes' if good else '**no**'} | {where} |"
+def report(mutations: list[Mutation], bench: Bench, before: str = "") -> str:
+    """Tables of what has been run, a section for the trainer and one for the leaderboards.
+
+    Args:
+        mutations: All of them.
+        bench: Has the results.
+        before: The report so far: a section without any result stays as it is there, with its date.
+    """
+    head = "# Mutations\n\nOne-line faults that `python dev/mutate.py` makes, and whether the tests notice.\n"
+    kept = {part.partition("\n")[0]: part for part in before.split("\n## ")[1:]}
+    sections = [
+        _section(
+            name, [(n, one) for n, one in enumerate(mutations, 1) if (one.kind in TRAINER) == trainer], bench
         )
-    head = [
-        "# Mutations",
-        "",
-        "What `python dev/mutate.py` found: one-line faults of the trainer (losses, masks, positions, rewards, choice",
-        "of pairs, normalisation) and of the leaderboards (controls without the speech, verification, submissions,",
-        "texts of others, site, exports, transfer of a judge), and whether the tests notice. "
-        f"{caught} of {run} are caught; {len(mutations) - run} of {len(mutations)} were not run.",
-        "",
-        "| | kind | file | instead of | stands | caught | first test that failed |",
-        "|---|---|---|---|---|---|---|",
+        or kept.get(name, "").rstrip("\n")
+        for name, trainer in (("Trainer", True), ("Leaderboards", False))
     ]
-    return "\n".join([*head, *rows]) + "\n"
+    return "\n## ".join([head, *filter(None, sections)]) + "\n"
+
+
+def _section(name: str, mutations: list[tuple[int, Mutation]], bench: Bench) -> str:
+    """One section, without the mark of its heading; "" where nothing has been run."""
+    found = [(number, one, result) for number, one in mutations if (result := bench.result(one)) is not None]
+    if not found:
+        return ""
+    rows = []
+    for number, one, result in found:
+        where = f"`{result['test']}`" if result["test"] else str(result["verdict"])
+        cells = (
+            number,
+            one.kind,
+            f"`{one.file}`",
+            _cell(one.old),
+            _cell(one.new),
+            CAUGHT[result["verdict"] != "passed"],
+        )
+        rows.append("| " + " | ".join(map(str, (*cells, where))) + " |")
+    caught = sum(result["verdict"] != "passed" for _, _, result in found)
+    left_out = f"{len(mutations) - len(found)} of {len(mutations)} were not run"
+    day = datetime.fromtimestamp(max(bench.tried_at(one) for _, one, _ in found), UTC).date()
+    return "\n".join(
+        [
+            f"{name}\n",
+            f"{caught} of {len(found)} are caught; {left_out} ({day}).\n",
+            "| | kind | file | instead of | stands | caught | first test that failed |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 def _cell(text: str) -> str:
@@ -288,7 +326,8 @@ def main() -> None:
             else f"caught ({found['verdict']}) by {found['test']}"
         )
         say(f"{number:3} {one.kind:14} {_cell(one.old)} -> {_cell(one.new)}: {told}, {found['seconds']} s")
-        given.report.write_text(report(mutations, bench), encoding="utf-8")
+        before = given.report.read_text(encoding="utf-8") if given.report.is_file() else ""
+        given.report.write_text(report(mutations, bench, before), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -344,13 +345,13 @@ def test_no_text_of_a_record_is_markup_in_the_report(repository):
     outside = "".join(found.markdown().split("```")[::2])
     assert "everyone" not in outside and "@" not in outside and "<img" not in found.markdown()
     assert found.markdown().count("```") % 2 == 0
+    noted = Review(replace(found.submission, notes=("``` @everyone",)), ()).markdown()
+    assert "@everyone" in noted and "@" not in "".join(noted.split("```")[::2])
 
 
 def test_a_long_report_is_cut_to_what_a_comment_takes(repository):
     found = reviewed(repository, submitted("rba-group"))
     notes = tuple(f"note {number}" for number in range(20_000))
-    from dataclasses import replace
-
     text = Review(replace(found.submission, notes=notes), ()).markdown()
     assert len(text) < 65_536 and "more lines: rba-bench leaderboard review shows them" in text
     wide = tuple("漢" * 100 for _ in range(2_000))  # a variable of a step takes 131,072 bytes

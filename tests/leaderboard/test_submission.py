@@ -103,6 +103,14 @@ def test_faulty_partial_unfinished_and_unreadable_runs_are_one_line_each_and_not
         pack_submission(check_submission([runs], boards), boards)
 
 
+def test_an_honest_run_of_a_part_of_the_test_set_is_refused_for_that_alone(tmp_path):
+    from rba_bench.evaluation.runner import EvalRequest, evaluate
+
+    evaluate(EvalRequest(tasks=(TASK,), model="constant", out=tmp_path / "eval", limit=5))
+    [line] = check_submission([tmp_path / "eval"], tmp_path / "boards").refused
+    assert line.endswith(": it is partial (--limit 5): evaluate without --limit")
+
+
 def test_an_unfinished_run_alone_is_refused_too(tmp_path):
     (tmp_path / "samples.jsonl").write_text("{}\n")
     assert "is unfinished" in check_submission([tmp_path], tmp_path / "boards").refused[0]

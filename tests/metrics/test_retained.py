@@ -50,6 +50,13 @@ def test_nothing_retained_leaves_room_for_what_was_not_seen_and_none_below_zero(
     assert share.high == pytest.approx(2 * 1.96**2 / (100 + 1.96**2), rel=0.05)
 
 
+def test_what_both_scores_share_cancels() -> None:
+    """90 of the 100 right answers remain: two independent samples of that size would say 72 % to 112 %."""
+    share = share_of(right(90, 200), right(100, 200))
+    assert share is not None and share.value == pytest.approx(0.9)
+    assert 0.8 < share.low < 0.87 and 0.93 < share.high < 0.98
+
+
 def test_equal_answers_retain_all_and_may_not_be_told_from_it() -> None:
     share = share_of(right(50, 100), right(50, 100))
     assert share is not None and share.value == 1 and share.low < 1 < share.high
@@ -84,6 +91,12 @@ def test_of_an_error_rate_the_share_is_that_of_what_is_not_wrong() -> None:
     share = share_of(words(6), words(1), score=score, error_scale=100.0)
     assert (
         share is not None and share.value == pytest.approx(40 / 90) and share.low <= share.value <= share.high
+    )
+    near = share_of(words(2), words(1), score=score, error_scale=100.0)
+    apart = paired_difference(words(2), words(1), score_fn=score, scale=100.0)
+    assert near is not None and near.value == pytest.approx(80 / 90)
+    assert (near.low, near.high) == pytest.approx((1 - apart.high / 90, 1 - apart.low / 90)), (
+        "more errors, less kept"
     )
     worse = share_of(words(13), words(1), score=score, error_scale=100.0)
     assert worse is not None and worse.value == pytest.approx(-30 / 90)

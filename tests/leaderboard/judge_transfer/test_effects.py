@@ -82,6 +82,8 @@ def test_what_a_judge_gives_its_family_is_told_from_what_it_gives_all():
     pairs = drawn_pairs(shift=0.05 + 0.1 * np.isin(model, (1, 2)))
     gain = effects(pairs, kin)["self_preference"]["b"]["gain"]
     assert gain.low < 0.1 < gain.high and gain.low > 0.08
+    of_a = effects(drawn_pairs(shift=-0.1 * np.isin(model, (1, 2))), {"a": kin["b"], "b": kin["a"]})
+    assert of_a["self_preference"]["a"]["gain"].low > 0.08, "what B takes from them, A had given"
     assert not any(
         effects(drawn_pairs(seed=seed), kin)["self_preference"]["b"]["gain"].low > 0.02 for seed in range(5)
     )

@@ -93,6 +93,11 @@ def test_where_lower_is_better_the_lowest_comes_first(tmp_path: Path, open_page:
     sync_api.expect(head).to_have_attribute("aria-sort", "ascending")
     assert labels(page) == ["good", "sft", "bad"]
     assert page.locator(".forest").first.locator("tbody tr").nth(1).text_content().endswith("better")
+    for label in ("good", "bad"):
+        page.get_by_label(f"Compare {label}", exact=True).check()
+    sync_api.expect(page.locator("#comparison h3")).to_have_text("good minus bad")
+    point = page.locator("#comparison circle").get_attribute("cx")
+    assert float(point.rstrip("%")) > 50, "right of the line, the first is better"
 
 
 def test_rows_without_a_number_come_last_either_way(page: Any) -> None:
