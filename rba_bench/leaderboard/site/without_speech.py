@@ -15,7 +15,7 @@ from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import Axis, linear_axis
 from rba_bench.leaderboard.site.facts import Setting, retained_shares
 from rba_bench.leaderboard.site.forest import shown_at_once
-from rba_bench.leaderboard.tables import interval_text
+from rba_bench.leaderboard.tables import number_texts
 
 MOST_MODELS = 24  # of all settings together; the table of scores has all
 CONSTANT = "constant"
@@ -23,12 +23,13 @@ CONSTANT = "constant"
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """A score: of which model under which control ("" for none), drawn, in numbers, and its share of the full score."""
+    """A score: of which model under which control ("" for none), drawn, with its ends, and its share of the full."""
 
     label: str
     control: str
     mark: Markup
     score: str
+    ends: str
     retained: str
 
 
@@ -123,8 +124,9 @@ def _rows(setting: Setting, scores: Sequence[_Score], axis: Axis) -> Iterator[Sp
     level = max(constant) if constant else None
     for score in scores:
         mark = svg.score_mark(axis, _drawn(setting, score.ends), score.kind, level)
-        text = interval_text(score.ends, digits=setting.digits).replace("-", "\u2212")
-        yield SpeechRow(score.label, score.control, mark, text, score.retained)
+        texts = number_texts(score.ends, digits=setting.digits)
+        value, low, high = (text.replace("-", "\u2212") for text in texts)
+        yield SpeechRow(score.label, score.control, mark, value, f"[{low}, {high}]", score.retained)
 
 
 def _ends(setting: Setting, row: BoardRow) -> tuple[float, float, float]:
