@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.pages import MICRO
 from rba_bench.leaderboard.site.forest import Differences, Forest, draw_forest
-from rba_bench.leaderboard.site.front import PAGE
-from rba_bench.leaderboard.site.shell import SHELL_FILES, render_page, site_assets
+from rba_bench.leaderboard.site.shell import PAGE, SHELL_FILES, render_page, site_assets
 from rba_bench.leaderboard.tables import TextTable, rounded
 from rba_bench.study.analysis import Analysis, StudyRow
 from rba_bench.study.study_tables import BUDGET_NAMES

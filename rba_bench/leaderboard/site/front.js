@@ -259,7 +259,7 @@
   }
 
   function modelCell(model) {
-    const each = board.models[model];
+    const each = board.models[model], long = each.label.length > LONG;
     const box = element("input", { type: "checkbox", "aria-label": "Compare " + each.label, "data-model": model });
     box.checked = state.compare.includes(each.label);
     box.addEventListener("change", () => {
@@ -267,7 +267,7 @@
       change({ compare: box.checked ? [...others.slice(-1), each.label] : others });
       holder.querySelector(`input[data-model="${model}"]`)?.focus();
     });
-    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", { class: "label clamped", title: each.label.length > LONG ? each.label : null }, each.label)),
+    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", long ? { class: "label clamped", title: each.label } : { class: "label" }, each.label)),
       element("span", { class: "tags" }, element("span", { class: "badge" }, each.type), " ",
         element("span", { class: "badge" }, each.provenance)));
   }

@@ -85,12 +85,12 @@ def without_speech(settings: Sequence[Setting]) -> WithoutSpeech | None:
             ]
         )
         left_out.append(len(rows[most:]))
-    values = [
-        _drawn(setting, score.ends)[0]
+    drawn = [
+        _drawn(setting, score.ends)
         for setting, found in zip(controlled, scores, strict=True)
         for score in found
     ]
-    axis = linear_axis([0.0, *values], count=3)
+    axis = linear_axis([0.0, *(end for value, _, high in drawn for end in (value, high))], count=3)
     blocks = [
         SpeechBlock(
             setting.title,

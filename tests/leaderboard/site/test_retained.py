@@ -91,6 +91,7 @@ def test_each_score_stands_above_its_scores_without_the_speech_and_beside_the_co
     )
     levels = [LEVEL.search(each.mark) for each in block.rows]
     assert all(level and level[1] == f"{float(constant.score):.1f}%" for level in levels), levels
+    assert all("beyond" not in each.mark for each in block.rows)
     place = next(i for i, model in enumerate(models_of([setting])) if model.label == "sft")
     assert front_data([setting], models_of([setting]), set())["settings"][0]["speechless"] == {
         place: float(silent.score)
