@@ -233,7 +233,7 @@
     const keys = new Map(models.map((model) => [model, column.cell(model).sort]));
     return [...models].sort((a, b) => {
       const [x, y] = [keys.get(a), keys.get(b)];
-      if (x === null || y === null) return (x === null) - (y === null) ; // what is not known comes last, equal ones as they were
+      if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, equal ones as they were
       const order = typeof x === "string" ? (x < y ? -1 : x > y ? 1 : 0) : x - y;
       return sign * order;
     });

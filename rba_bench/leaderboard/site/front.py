@@ -35,7 +35,7 @@ from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
 
-STATIC_CELLS, STATIC_COLUMNS = 600, 20  # scores that a reader without scripts sees; index.md has all
+STATIC_CELLS, STATIC_COLUMNS = 400, 20  # scores that a reader without scripts sees; index.md has all
 SETTINGS = f"{FOLDER}/settings"  # a file per setting, loaded when it is asked for
 
 

@@ -17,7 +17,10 @@ from rba_bench.leaderboard.site.facts import Setting, retained_shares
 from rba_bench.leaderboard.site.forest import shown_at_once
 from rba_bench.leaderboard.tables import number_texts
 
-MOST_MODELS = 24  # of all settings together; the table of scores has all
+MOST_SETTINGS, MOST_MODELS = (
+    12,
+    16,
+)  # that are drawn, models of all settings together; the table of scores has all
 CONSTANT = "constant"
 
 
@@ -46,10 +49,11 @@ class SpeechBlock:
 
 @dataclass(frozen=True)
 class WithoutSpeech:
-    """Blocks on one axis."""
+    """Blocks on one axis, and how many more there are."""
 
     axis: Markup
     blocks: list[SpeechBlock]
+    unlisted: int
 
     def parts(self) -> list[list[SpeechBlock]]:
         """The blocks that are shown at once, and the others, where there are any."""
@@ -68,9 +72,10 @@ class _Score:
 
 def without_speech(settings: Sequence[Setting]) -> WithoutSpeech | None:
     """The settings with controls, each model's score above its scores without the speech; None where there are none."""
-    controlled = [setting for setting in settings if setting.group.controls]
-    if not controlled:
+    found_in = [setting for setting in settings if setting.group.controls]
+    if not found_in:
         return None
+    controlled = found_in[:MOST_SETTINGS]
     most = max(1, MOST_MODELS // len(controlled))
     scores: list[list[_Score]] = []
     left_out = []
@@ -101,7 +106,7 @@ def without_speech(settings: Sequence[Setting]) -> WithoutSpeech | None:
         )
         for setting, found, more in zip(controlled, scores, left_out, strict=True)
     ]
-    return WithoutSpeech(svg.interval_axis(axis), blocks)
+    return WithoutSpeech(svg.interval_axis(axis), blocks, len(found_in) - len(controlled))
 
 
 def _scores(setting: Setting, row: BoardRow) -> Iterator[_Score]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rba_bench.leaderboard.board import build_board
-from rba_bench.leaderboard.site import front
+from rba_bench.leaderboard.site import forest, front
 from rba_bench.leaderboard.site.facts import models_of
 from rba_bench.leaderboard.site.forest import OPEN_ROWS, Differences, draw_forest
 from rba_bench.leaderboard.site.front import front_files
@@ -178,6 +178,19 @@ def test_choices_without_an_alternative_are_hidden(
 def test_nothing_moves_for_readers_who_asked_for_that() -> None:
     styles = (Path(front.__file__).parent / "site.css").read_text()
     assert not re.search(r"transition|animation|scroll-behavior|@keyframes", styles)
+
+
+def test_a_board_of_many_settings_draws_the_first_and_counts_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forest, "MOST_BLOCKS", 2)
+    made = settings(tmp_path, {"sft": 0.5, "a": 0.6, "text": 1.2}, tasks=5, n=12)
+    page = front_files({each.section: each.group for each in made}, [], ["s.csv"], set())[
+        "index.html"
+    ].decode()
+    assert page.count("3 more tasks: in the table of scores.") == 2  # differences and gaps
+    drawn = forest.difference_forest(made)
+    assert drawn is not None and [block.title for block in drawn.blocks] == [each.title for each in made[:2]]
 
 
 def test_many_settings_unfold() -> None:
