@@ -26,7 +26,7 @@ from rba_bench.leaderboard.paper import tables_beside
 from rba_bench.leaderboard.publishing import keep_beside, publish
 from rba_bench.leaderboard.site.build import NAMES as SITE_FILES
 from rba_bench.leaderboard.site.clips import PER_TASK, choose_clips, clip_file, published_hashes
-from rba_bench.leaderboard.site.front import PAGE
+from rba_bench.leaderboard.site.shell import PAGE
 from rba_bench.leaderboard.tables import SHORT, TextTable, print_tables
 from rba_bench.leaderboard.verified_records import VerifiedRecords, refuse_differing_items, verify_once
 from rba_bench.leaderboard.worker_processes import worker_processes, worthwhile_workers

@@ -19,8 +19,8 @@ from rba_bench.leaderboard.board_files import RECORDS
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.pages import MICRO, PUBLISHED, first_and_last_day
 from rba_bench.leaderboard.paper import load_paper_table
-from rba_bench.leaderboard.site.front import PAGE, count
-from rba_bench.leaderboard.site.shell import SHELL_FILES, render_page, site_assets
+from rba_bench.leaderboard.site.front import count
+from rba_bench.leaderboard.site.shell import PAGE, SHELL_FILES, render_page, site_assets
 from rba_bench.untrusted import plain, read_untrusted_json
 
 STUDY = "study.json"

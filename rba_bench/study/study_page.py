@@ -5,8 +5,7 @@ from typing import Any
 
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.pages import MICRO
-from rba_bench.leaderboard.site.front import PAGE
-from rba_bench.leaderboard.site.shell import FOLDER, SHELL_FILES, call_script, render_page, site_assets
+from rba_bench.leaderboard.site.shell import FOLDER, PAGE, SHELL_FILES, call_script, render_page, site_assets
 from rba_bench.leaderboard.tables import TextTable
 from rba_bench.study import pictures
 from rba_bench.study.analysis import Analysis

@@ -48,7 +48,7 @@ def log_axis(values: Sequence[float]) -> Axis:
     """A logarithmic axis around positive `values`: ticks at powers of ten, and at more numbers where these are few."""
     low, high = min(values) / 1.3, max(values) * 1.3
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    dense = ((1,), (1, 3), (1, 2, 5)) if last - first > 2 else ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
+    dense = ((1,), (1, 3), (1, 2, 5)) if last - first > 2 else ((1, 2, 5), (1, 1.5, 2, 3, 5, 7))
     ticks: list[float] = []
     for factors in dense:
         made = (factor * 10.0**power for power in range(first, last + 1) for factor in factors)

@@ -15,6 +15,7 @@ from rba_bench.leaderboard.site.facts import Setting
 from rba_bench.leaderboard.tables import interval_text
 
 OPEN_ROWS = 40  # that are shown at once; the blocks after them unfold
+MOST_BLOCKS = 24  # of a board
 MOST_ROWS = 90  # of all blocks of a board together; its main table has all rows
 FAR = 2.0  # times what nine of ten ends keep to: an axis does not go further
 MINUS = "\u2212"
@@ -64,11 +65,12 @@ class ForestBlock:
 
 @dataclass(frozen=True)
 class Forest:
-    """Blocks on one axis; `clipped` if something lies beyond its ends."""
+    """Blocks on one axis; `clipped` if something lies beyond its ends; how many more blocks there are."""
 
     axis: Markup
     blocks: list[ForestBlock]
     clipped: bool
+    unlisted: int = 0
 
     def parts(self) -> tuple["Forest", "Forest | None"]:
         """The blocks that are shown at once, and the others; None where there are none."""
@@ -89,7 +91,7 @@ def difference_forest(settings: Sequence[Setting]) -> Forest | None:
     def difference(setting: Setting, row: BoardRow) -> list[float] | None:
         return setting.difference(row.versus.get(setting.group.primary)) if row.kind == MODEL else None
 
-    return draw_forest(_blocks(settings, difference), most=MOST_ROWS)
+    return _board_forest(_blocks(settings, difference))
 
 
 def gap_forest(settings: Sequence[Setting]) -> Forest | None:
@@ -99,7 +101,16 @@ def gap_forest(settings: Sequence[Setting]) -> Forest | None:
         gap = setting.difference(row.gap.get(setting.group.primary))
         return None if row.kind in (CEILING, "constant") else gap
 
-    return draw_forest(_blocks(settings, difference), BEHIND, colour=-1, most=MOST_ROWS)
+    return _board_forest(_blocks(settings, difference), BEHIND, colour=-1)
+
+
+def _board_forest(
+    blocks: Sequence[Differences], words: Mapping[int, str] = WORDS, colour: int = 1
+) -> Forest | None:
+    """The first blocks of a board: with 40 tasks all of them would be a quarter of the page."""
+    shown = blocks[:MOST_BLOCKS]
+    drawn = draw_forest(shown, words, colour, MOST_ROWS)
+    return drawn and replace(drawn, unlisted=len(blocks) - len(shown))
 
 
 def _blocks(
@@ -113,7 +124,8 @@ def _blocks(
             if (gap := difference(setting, row)) is not None
         ]
         mirrored = not setting.higher_is_better
-        blocks.append(Differences(setting.title, setting.metric, setting.digits, mirrored, rows))
+        if rows:
+            blocks.append(Differences(setting.title, setting.metric, setting.digits, mirrored, rows))
     return blocks
 
 

@@ -280,7 +280,7 @@
     const keys = new Map(models.map((model) => [model, column.cell(model).sort]));
     return [...models].sort((a, b) => {
       const [x, y] = [keys.get(a), keys.get(b)];
-      if (x === null || y === null) return (x === null) - (y === null) ; // what is not known comes last, equal ones as they were
+      if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, equal ones as they were
       const order = typeof x === "string" ? (x < y ? -1 : x > y ? 1 : 0) : x - y;
       return sign * order;
     });
@@ -306,7 +306,7 @@
   }
 
   function modelCell(model) {
-    const each = board.models[model];
+    const each = board.models[model], long = each.label.length > LONG;
     const box = element("input", { type: "checkbox", "aria-label": "Compare " + each.label, "data-model": model });
     box.checked = state.compare.includes(each.label);
     box.addEventListener("change", () => {
@@ -314,7 +314,7 @@
       change({ compare: box.checked ? [...others.slice(-1), each.label] : others });
       holder.querySelector(`input[data-model="${model}"]`)?.focus();
     });
-    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", { class: "label clamped", title: each.label.length > LONG ? each.label : null }, each.label)),
+    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", long ? { class: "label clamped", title: each.label } : { class: "label" }, each.label)),
       element("span", { class: "tags" }, element("span", { class: "badge" }, each.type), " ",
         badge(rowOrigin(model))));
   }

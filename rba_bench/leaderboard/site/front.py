@@ -28,7 +28,7 @@ from rba_bench.leaderboard.site.findings import findings_of
 from rba_bench.leaderboard.site.forest import difference_forest, gap_forest
 from rba_bench.leaderboard.site.pictures import robustness_charts, training_charts
 from rba_bench.leaderboard.site.reported import ReportedTable
-from rba_bench.leaderboard.site.shell import FOLDER, call_script, render_page
+from rba_bench.leaderboard.site.shell import FOLDER, PAGE, call_script, render_page
 from rba_bench.leaderboard.site.tradeoffs import machines_of, tradeoffs_of
 from rba_bench.leaderboard.site.without_speech import without_speech
 from rba_bench.leaderboard.tables import NOTHING, SHORT, TextTable
@@ -36,8 +36,7 @@ from rba_bench.leaderboard.test_sets import shipped_task
 from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
 
-PAGE = "index.html"
-STATIC_CELLS, STATIC_COLUMNS = 600, 20  # scores that a reader without scripts sees; index.md has all
+STATIC_CELLS, STATIC_COLUMNS = 400, 20  # scores that a reader without scripts sees; index.md has all
 SETTINGS = f"{FOLDER}/settings"  # a file per setting, loaded when it is asked for
 
 

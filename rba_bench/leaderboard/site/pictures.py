@@ -19,10 +19,10 @@ from rba_bench.leaderboard.site.tradeoffs import direction
 from rba_bench.untrusted import plain
 
 LINES = 8  # of a chart that have a colour and a name
-THIN = 40  # of a chart that have neither
-MOMENTS = 60  # of a training that are drawn
-CHARTS = 12  # of each sort on a page
-ROWS = 300  # numbers beside a chart
+THIN = 24  # of a chart that have neither
+MOMENTS = 40  # of a training that are drawn
+CHARTS = 6  # of each sort on a page
+ROWS = 120  # numbers beside a chart
 TOLD = 40  # values that a description tells
 
 Values = list[tuple[float, float, float, float]]  # x, y, and the interval of y

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from rba_bench.leaderboard.site.shell import SHELL_FILES, render_page, site_assets
+from rba_bench.leaderboard.site.shell import PAGE, SHELL_FILES, render_page, site_assets
 from rba_bench.leaderboard.tables import TextTable
-
-PAGE = "index.html"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rba_bench import __version__
 from rba_bench.html_pages import page_part, render_template, script_json
 
 PACKAGE = "rba_bench.leaderboard.site"
+PAGE = "index.html"  # the page of a folder
 FOLDER = "site"  # of styles and scripts, below the top of the site
 SHELL_FILES = ("site.css", "theme.js")
 # `file:` because from a disk not every browser takes files beside the page for 'self'.

@@ -16,6 +16,7 @@ from rba_bench.leaderboard.site.axes import Axis, linear_axis, tick_text
 LABEL = 18  # letters of a name beside a line
 COLOURS = 8  # classes of lines
 ROWS = 3  # of texts below an axis, at most
+X_LETTERS = 20  # of a text below an axis
 Y_LETTERS = 32  # of the name of a vertical axis
 ROOM = 0.42  # of the width of an axis that a number needs beside zero
 
@@ -149,23 +150,23 @@ class Plot:
             pieces.append(
                 Markup(
                     '<text x="9" y="{0}" text-anchor="middle" transform="rotate(-90 9 {0})">{1}</text>'
-                ).format(height, cut(y_name, Y_LETTERS))
+                ).format(height, _cut(y_name, Y_LETTERS))
             )
         return pieces
 
 
-def text_rows_needed(count: int, texts: Sequence[str], width: float) -> int:
+def _rows_needed(count: int, texts: Sequence[str], width: float) -> int:
     """Rows that texts below an axis of this width need so as not to lie over each other."""
-    longest = max(map(text_width, texts), default=0.0) + 8.0
+    longest = max(map(_text_width, texts), default=0.0) + 8.0
     return min(ROWS, max(1, math.ceil(longest * (count - 1) / width)))
 
 
-def text_width(text: str) -> float:
+def _text_width(text: str) -> float:
     """About how wide a text of a picture is; letters of East Asia are twice as wide."""
     return sum(10.5 if unicodedata.east_asian_width(letter) in "WF" else 5.8 for letter in text)
 
 
-def cut(text: str, letters: int) -> str:
+def _cut(text: str, letters: int) -> str:
     """At most so many letters, the last of them three dots where some are left out."""
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
@@ -173,7 +174,7 @@ def cut(text: str, letters: int) -> str:
 def _text_rows(places: Sequence[float], texts: Sequence[str]) -> list[int]:
     """The row of each text below an axis: one for all where they fit side by side."""
     width = places[-1] - places[0] if len(places) > 1 else 1.0
-    rows = text_rows_needed(len(places), texts, width) if len(places) > 1 else 1
+    rows = _rows_needed(len(places), texts, width) if len(places) > 1 else 1
     return [place % rows for place in range(len(places))]
 
 
@@ -202,9 +203,10 @@ def line_chart(
         others: Thin lines without names and intervals, below the others.
     """
     marked = any(line.mark for line in lines)
-    half = text_width(x_texts[-1]) / 2 + 4.0 if x_texts else 0.0  # of the last text, which stands at the end
+    x_texts = [_cut(text, X_LETTERS) for text in x_texts]
+    half = _text_width(x_texts[-1]) / 2 + 4.0 if x_texts else 0.0  # of the last text, which stands at the end
     left, right = 40 + 12 * bool(y_name), max(26, math.ceil(half)) if marked else 120
-    rows = text_rows_needed(len(x_texts), x_texts, 420 - left - right)
+    rows = _rows_needed(len(x_texts), x_texts, 420 - left - right)
     values = [value for line in lines for value in line.values]
     heights = [end for value in values for end in value[1:]]
     heights += [value[1] for line in others for value in line.values]
@@ -219,7 +221,7 @@ def line_chart(
     for number, (line, label_y) in enumerate(zip(lines, spread, strict=True)):
         marks = [Markup("<title>{}</title>").format(line.label), _curve(plot, line)]
         marks += [_spot(plot, *value) for value in line.values]
-        text = line.mark if marked else cut(line.label, LABEL)
+        text = line.mark if marked else _cut(line.label, LABEL)
         marks.append(
             Markup('<text class="label" x="{}" y="{}">{}</text>').format(
                 plot.width - plot.right + 8, f"{label_y + 4:.1f}", text

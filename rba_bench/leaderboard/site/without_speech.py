@@ -15,20 +15,24 @@ from rba_bench.leaderboard.site import svg
 from rba_bench.leaderboard.site.axes import Axis, linear_axis
 from rba_bench.leaderboard.site.facts import Setting, retained_shares
 from rba_bench.leaderboard.site.forest import shown_at_once
-from rba_bench.leaderboard.tables import interval_text
+from rba_bench.leaderboard.tables import number_texts
 
-MOST_MODELS = 24  # of all settings together; the table of scores has all
+MOST_SETTINGS, MOST_MODELS = (
+    12,
+    16,
+)  # that are drawn, models of all settings together; the table of scores has all
 CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """A score: of which model under which control ("" for none), drawn, in numbers, and its share of the full score."""
+    """A score: of which model under which control ("" for none), drawn, with its ends, and its share of the full."""
 
     label: str
     control: str
     mark: Markup
     score: str
+    ends: str
     retained: str
 
 
@@ -45,10 +49,11 @@ class SpeechBlock:
 
 @dataclass(frozen=True)
 class WithoutSpeech:
-    """Blocks on one axis."""
+    """Blocks on one axis, and how many more there are."""
 
     axis: Markup
     blocks: list[SpeechBlock]
+    unlisted: int
 
     def parts(self) -> list[list[SpeechBlock]]:
         """The blocks that are shown at once, and the others, where there are any."""
@@ -67,9 +72,10 @@ class _Score:
 
 def without_speech(settings: Sequence[Setting]) -> WithoutSpeech | None:
     """The settings with controls, each model's score above its scores without the speech; None where there are none."""
-    controlled = [setting for setting in settings if setting.group.controls]
-    if not controlled:
+    found_in = [setting for setting in settings if setting.group.controls]
+    if not found_in:
         return None
+    controlled = found_in[:MOST_SETTINGS]
     most = max(1, MOST_MODELS // len(controlled))
     scores: list[list[_Score]] = []
     left_out = []
@@ -84,12 +90,12 @@ def without_speech(settings: Sequence[Setting]) -> WithoutSpeech | None:
             ]
         )
         left_out.append(len(rows[most:]))
-    values = [
-        _drawn(setting, score.ends)[0]
+    drawn = [
+        _drawn(setting, score.ends)
         for setting, found in zip(controlled, scores, strict=True)
         for score in found
     ]
-    axis = linear_axis([0.0, *values], count=3)
+    axis = linear_axis([0.0, *(end for value, _, high in drawn for end in (value, high))], count=3)
     blocks = [
         SpeechBlock(
             setting.title,
@@ -100,7 +106,7 @@ def without_speech(settings: Sequence[Setting]) -> WithoutSpeech | None:
         )
         for setting, found, more in zip(controlled, scores, left_out, strict=True)
     ]
-    return WithoutSpeech(svg.interval_axis(axis), blocks)
+    return WithoutSpeech(svg.interval_axis(axis), blocks, len(found_in) - len(controlled))
 
 
 def _scores(setting: Setting, row: BoardRow) -> Iterator[_Score]:
@@ -123,8 +129,9 @@ def _rows(setting: Setting, scores: Sequence[_Score], axis: Axis) -> Iterator[Sp
     level = max(constant) if constant else None
     for score in scores:
         mark = svg.score_mark(axis, _drawn(setting, score.ends), score.kind, level)
-        text = interval_text(score.ends, digits=setting.digits).replace("-", "\u2212")
-        yield SpeechRow(score.label, score.control, mark, text, score.retained)
+        texts = number_texts(score.ends, digits=setting.digits)
+        value, low, high = (text.replace("-", "\u2212") for text in texts)
+        yield SpeechRow(score.label, score.control, mark, value, f"[{low}, {high}]", score.retained)
 
 
 def _ends(setting: Setting, row: BoardRow) -> tuple[float, float, float]:

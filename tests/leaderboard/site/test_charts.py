@@ -1,5 +1,6 @@
 """Charts of lines: many lines, long names, changes of several kinds, and texts that keep to their picture."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_changed(root: Path, models: int = 3) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("count", "named", "thin", "left_out"), [(1, 1, 0, 0), (4, 4, 0, 0), (52, 8, 40, 4)])
+@pytest.mark.parametrize(("count", "named", "thin", "left_out"), [(1, 1, 0, 0), (4, 4, 0, 0), (36, 8, 24, 4)])
 def test_many_trainings_are_drawn_and_a_few_are_named(
     tmp_path: Path, count: int, named: int, thin: int, left_out: int
 ) -> None:
@@ -62,6 +63,20 @@ def test_changes_of_each_kind_have_a_chart_from_mild_to_strong(tmp_path: Path) -
     assert noise.title.startswith("micro_triviaqa, noise=20dB to noise=-5dB")
     assert [step for label, step, _ in noise.rows if label == "sft"] == ["unchanged", *CHANGES[1:6]]
     assert [step for label, step, _ in speed.rows if label == "m1"] == ["unchanged", "speed=1.1", "speed=1.5"]
+
+
+def test_a_change_of_any_length_leaves_room_for_the_lines(tmp_path: Path) -> None:
+    for level, change in enumerate(("", "telephone," * 19 + "gain=3dB")):
+        spec = {"task": "micro_triviaqa", **({"perturb": {"text": change}} if change else {})}
+        for name in ("sft", "a"):
+            answers = qa_samples(0.6, 24)
+            write_run(
+                tmp_path, name, answers, "micro_triviaqa", protocol_hash=str(level) * 64, protocol_spec=spec
+            )
+    [chart] = robustness_charts(load_settings(tmp_path))
+    [*_, corners] = re.findall(r'points="([^"]+)"', chart.picture)
+    first, last = (float(pair.split(",")[0]) for pair in corners.split())
+    assert last - first > 250 and ">telephone,telephone…<" in chart.picture
 
 
 def test_clips_as_they_are_come_before_changed_ones(tmp_path: Path) -> None:

@@ -99,6 +99,17 @@ def test_an_axis_of_one_value_has_a_number(value: float) -> None:
     assert axis.ticks and all(axis.low <= tick <= axis.high for tick in axis.ticks)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0, 3.0, 10.0, 30.0, 1e4])
+def test_numbers_of_a_logarithmic_axis_have_room(ratio: float) -> None:
+    for tenth in range(100, 1000, 7):
+        axis = log_axis([tenth, tenth * ratio])
+        places = [axis.share(tick) for tick in axis.ticks]
+        assert len(places) < 8
+        assert (
+            min((b - a for a, b in zip(places, places[1:], strict=False)), default=1.0) > 0.11
+        )  # of 230 units
+
+
 @pytest.mark.parametrize("scripts", [True, False])
 def test_the_switch_works_with_and_without_scripts(
     tmp_path: Path, open_page: Callable[..., Any], scripts: bool
