@@ -180,10 +180,14 @@ def exploit_table(samples: Sequence[Sample]) -> ExploitTable | None:
     if not distinct:
         return None
     questions = tuple(
-        (user_text(sample.model_dump()), tuple(sample.references), sample.target_lang)
+        (_user_text(sample), tuple(sample.references), sample.target_lang)
         for sample in (distinct[place] for place in spread_positions(len(distinct)))
     )
     return ExploitTable(n=len(questions), scores=_exploit_scores(questions))
+
+
+def _user_text(sample: Sample) -> str:
+    return user_text({"prompt": sample.prompt, "instruction": sample.instruction})
 
 
 @lru_cache(maxsize=32)  # boards read many runs on the same questions

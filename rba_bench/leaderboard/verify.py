@@ -15,6 +15,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.records import RUN_FILE, RunRecord
 from rba_bench.leaderboard import checks, loaded_runs, test_sets
 from rba_bench.leaderboard.board_files import RECORDS, board_differences
+from rba_bench.leaderboard.item_facts import items_sha256
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.recompute import UNSCORABLE, check_scores, recompute
 from rba_bench.leaderboard.test_sets import shipped_task
@@ -144,7 +145,7 @@ def verify_records(paths: Sequence[Path], data_dir: Path | None = None) -> Verif
             verdicts[folder] = RecordVerdict(folder, None, (plain(message, LONGEST),))
         else:
             runs[folder], verdicts[folder] = run, verify_run(run, data_dir)
-            items[folder] = test_sets.items_sha256(run)
+            items[folder] = items_sha256(run.item_facts)
             run.release()  # the samples of one run are in memory at a time
     compared = test_sets.shared_test_set_faults(list(runs.values()), list(items.values()))
     for position, faults in compared.items():
