@@ -225,10 +225,12 @@ def recompute(
         for name in scorers.not_computed
         if name in run.record.metrics
     ]
-    names = {metric.name for metric in recorded_metrics}
-    pairs = zip(samples, run.samples, strict=True)
-    kept = [(sample, {k: v for k, v in own.scores.items() if k in names}) for sample, own in pairs]
-    samples = [sample.model_copy(update={"scores": {**sample.scores, **scores}}) for sample, scores in kept]
+    if names := {metric.name for metric in recorded_metrics}:
+        pairs = zip(samples, run.samples, strict=True)
+        kept = [(sample, {k: v for k, v in own.scores.items() if k in names}) for sample, own in pairs]
+        samples = [
+            sample.model_copy(update={"scores": {**sample.scores, **scores}}) for sample, scores in kept
+        ]
     try:
         metrics = scoring.summarise_metrics(samples, (*judged, *recorded_metrics))
     except UNSCORABLE as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.records import pack_samples
+from rba_bench.evaluation.records import packed_as_published
 from rba_bench.evaluation.task_registry import tasks_dir
 from rba_bench.files import cache_dir, sha256_bytes, sha256_json, write_atomic
 from rba_bench.leaderboard.board_groups import data_hash
@@ -175,7 +175,8 @@ def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
         with silenced():  # as many bars as there are judged records
             fault = fault_of(checked)
         return fault or Verified(
-            items_sha256(checked.item_facts), sha256_bytes(pack_samples(checked.sample_bytes))
+            items_sha256(checked.item_facts),
+            sha256_bytes(packed_as_published(run.folder, checked.sample_bytes)),
         )
     except (UserError, MissingPrerequisite) as error:
         return error

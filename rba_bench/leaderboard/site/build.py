@@ -17,6 +17,7 @@ from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.site.front import front_files
 from rba_bench.leaderboard.site.samples import sample_files
 from rba_bench.leaderboard.site.shell import SHELL_FILES, site_assets
+from rba_bench.leaderboard.worker_processes import Mapped
 from rba_bench.untrusted import plain
 
 # Names of the site's files, for a regular expression; nothing else is ever removed from a folder.
@@ -48,6 +49,7 @@ def site_files(
     tables: Sequence[str],
     reported: str = "",
     clips: Collection[str] = (),
+    mapped: Mapped = map,
 ) -> dict[str, bytes]:
     """Every file of the site by its name, without the clips.
 
@@ -57,11 +59,12 @@ def site_files(
         tables: Names of the other files of the board that the front page links to.
         reported: Address of a page of reported numbers, as seen from the board; "" for none.
         clips: Names of the clips that lie beside the pages.
+        mapped: Maps a function to jobs, perhaps in several processes.
 
     Raises:
         UserError: `reported` is no address that a page may link to.
     """
-    samples = sample_files(sections, clips)
+    samples = sample_files(sections, clips, mapped)
     linked = {name for name in sections if f"samples/{name}/index.html" in samples}
     return {
         **front_files(sections, warnings, tables, linked, page_address(reported)),
