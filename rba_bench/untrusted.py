@@ -40,7 +40,7 @@ FREE = 16 * 2**20  # bytes that any packed file may unpack to
 DIGITS = 40  # of an integer; seeds have 20
 DEEPEST = 64  # levels of JSON; what walks through it must not depend on how much of the stack is left
 _BLOCK = 2**20
-_HALF_PAIR = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")  # or a whole pair, if written as escapes
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # perhaps with the other half
 # Windows has neither of the first two, and alone has the third, without which it changes line ends.
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _PLAINLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -176,7 +176,7 @@ def parse_untrusted_json(data: bytes | str) -> Any:
         if text.startswith("\ufeff"):
             raise ValueError("it begins with a byte order mark")
         value = _DECODER.decode(text)
-        if _HALF_PAIR.search(text):
+        if ("\\u" in text and _HALF_PAIR.search(text)) or (isinstance(data, str) and not text.isascii()):
             json.dumps(value, ensure_ascii=False).encode()
         _check_depth(value, text)
     except RecursionError as error:

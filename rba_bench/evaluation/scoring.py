@@ -146,16 +146,18 @@ def _summarise(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
     scores = [sample.scores[metric.name] for sample in scored]
     groups = [sample.group for sample in scored]
     clusters = [sample.cluster for sample in scored]
-    breakdown = {}
-    for group in sorted(set(groups)):
+    whole, breakdown = metric_interval(metric, scores, groups, clusters), {}
+    for group in (names := sorted(set(groups))):
         places = [place for place, name in enumerate(groups) if name == group]
-        part = metric_interval(
-            metric, [scores[i] for i in places], [group] * len(places), [clusters[i] for i in places]
-        )
+        part = whole
+        if len(names) > 1:
+            part = metric_interval(
+                metric, [scores[i] for i in places], [group] * len(places), [clusters[i] for i in places]
+            )
         breakdown[group] = MetricPart(value=part.value, low=part.low, high=part.high, n=part.n)
     lengths = mean_lengths(samples, metric.name)
     return MetricValue(
-        **metric_interval(metric, scores, groups, clusters).to_dict(),
+        **whole.to_dict(),
         stderr=metric_error(metric, scores, groups, clusters),
         aggregation=metric.aggregation,
         macro=metric.macro,
