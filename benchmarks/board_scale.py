@@ -33,8 +33,8 @@ from board_generator import make_task, write_record
 
 from rba_bench.evaluation.records import PACKED_FILE
 from rba_bench.files import sha256_file
+from rba_bench.leaderboard.item_facts import items_sha256
 from rba_bench.leaderboard.loaded_runs import open_run
-from rba_bench.leaderboard.test_sets import items_sha256
 from rba_bench.leaderboard.verified_records import Verified, VerifiedRecords, key_of
 from rba_bench.progress import silenced
 
@@ -68,7 +68,7 @@ def write_task(number: int, models: int, items: int, root: Path) -> int:
         with tempfile.TemporaryDirectory() as votes, silenced():
             task = make_task(number, items, Path(votes))
         runs = [open_run(write_record(root / "records", task, model)) for model in range(first, models)]
-        of_items = items_sha256(runs[0])  # of all models the same
+        of_items = items_sha256(runs[0].item_facts)  # of all models the same
         verified |= {key_of(run): (of_items, sha256_file(run.folder / PACKED_FILE)) for run in runs}
         note.write_text(json.dumps({"models": models, "verified": verified}))
     return max(models - first, 0)

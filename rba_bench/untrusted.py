@@ -40,6 +40,7 @@ FREE = 16 * 2**20  # bytes that any packed file may unpack to
 DIGITS = 40  # of an integer; seeds have 20
 DEEPEST = 64  # levels of JSON; what walks through it must not depend on how much of the stack is left
 _BLOCK = 2**20
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # perhaps with the other half
 # Windows has neither of the first two, and alone has the third, without which it changes line ends.
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _PLAINLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -172,14 +173,10 @@ def parse_untrusted_json(data: bytes | str) -> Any:
     """
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        value = json.loads(
-            text,
-            parse_constant=_refuse_constant,
-            parse_float=_finite_number,
-            parse_int=_short_integer,
-            object_pairs_hook=_unique_keys,
-        )
-        if "\\u" in text or not text.isascii():
+        if text.startswith("\ufeff"):
+            raise ValueError("it begins with a byte order mark")
+        value = _DECODER.decode(text)
+        if ("\\u" in text and _HALF_PAIR.search(text)) or (isinstance(data, str) and not text.isascii()):
             json.dumps(value, ensure_ascii=False).encode()
         _check_depth(value, text)
     except RecursionError as error:
@@ -237,3 +234,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice[:40]!r} occurs twice")
     return values
+
+
+_DECODER = json.JSONDecoder(  # made once: a record has a line for each of thousands of answers
+    parse_constant=_refuse_constant,
+    parse_float=_finite_number,
+    parse_int=_short_integer,
+    object_pairs_hook=_unique_keys,
+)

@@ -9,6 +9,7 @@ ranks by, the number of decimals in its tables, and `docs/metrics.md`. A new met
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -310,4 +311,7 @@ class _Versions(dict[str, str]):
     """Facts by name; of any other name, the version of the package that is called so."""
 
     def __missing__(self, package: str) -> str:
-        return version(package)
+        return _version(package)
+
+
+_version = lru_cache(version)  # each time read from a file

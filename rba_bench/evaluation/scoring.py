@@ -147,16 +147,18 @@ def _summarise(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
     scores = [sample.scores[metric.name] for sample in scored]
     groups = [sample.group for sample in scored]
     clusters = [sample.cluster for sample in scored]
-    breakdown = {}
-    for group in sorted(set(groups)):
+    whole, breakdown = metric_interval(metric, scores, groups, clusters), {}
+    for group in (names := sorted(set(groups))):
         places = [place for place, name in enumerate(groups) if name == group]
-        part = metric_interval(
-            metric, [scores[i] for i in places], [group] * len(places), [clusters[i] for i in places]
-        )
+        part = whole
+        if len(names) > 1:
+            part = metric_interval(
+                metric, [scores[i] for i in places], [group] * len(places), [clusters[i] for i in places]
+            )
         breakdown[group] = MetricPart(value=part.value, low=part.low, high=part.high, n=part.n)
     lengths = mean_lengths(samples, metric.name)
     return MetricValue(
-        **metric_interval(metric, scores, groups, clusters).to_dict(),
+        **whole.to_dict(),
         stderr=metric_error(metric, scores, groups, clusters),
         aggregation=metric.aggregation,
         macro=metric.macro,
@@ -181,10 +183,14 @@ def exploit_table(samples: Sequence[Sample]) -> ExploitTable | None:
     if not distinct:
         return None
     questions = tuple(
-        (user_text(sample.model_dump()), tuple(sample.references), sample.target_lang)
+        (_user_text(sample), tuple(sample.references), sample.target_lang)
         for sample in (distinct[place] for place in spread_positions(len(distinct)))
     )
     return ExploitTable(n=len(questions), scores=_exploit_scores(questions))
+
+
+def _user_text(sample: Sample) -> str:
+    return user_text({"prompt": sample.prompt, "instruction": sample.instruction})
 
 
 @lru_cache(maxsize=32)  # boards read many runs on the same questions

@@ -142,7 +142,7 @@ def build_board(
         chosen = choose_clips(groups, clips, out, _hashes_of_clips(out))
         for note in chosen.notes:
             say(f"without some clips: {note}")
-        contents, data = render_board(runs, groups, warnings, options, estimates, chosen.hashes)
+        contents, data = render_board(runs, groups, warnings, options, estimates, chosen.hashes, mapped)
         contents |= {clip_file(name): content for name, content in chosen.files.items()}
         targets = {name: inside(out, name) for name in contents}
         stale = _stale_files(out, set(data["files"]))

@@ -35,6 +35,7 @@ from rba_bench.leaderboard.site.build import site_files
 from rba_bench.leaderboard.site.clips import clip_faults, clip_file, published_hashes
 from rba_bench.leaderboard.site.facts import settings_of
 from rba_bench.leaderboard.tables import csv_text, json_text, rounded
+from rba_bench.leaderboard.worker_processes import Mapped
 from rba_bench.untrusted import plain, read_untrusted_file, read_untrusted_json
 
 INDEX = "index.md"
@@ -54,6 +55,7 @@ def render_board(
     options: Mapping[str, Any],
     estimates: Sequence[EqualLength | str] = (),
     clips: Mapping[str, str] | None = None,
+    mapped: Mapped = map,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Every file of a board by its name, without its runs (see `publishing`) and clips, and what `records.json` holds.
 
@@ -64,6 +66,7 @@ def render_board(
         options: How the board was asked for, so that it can be made again.
         estimates: Of win rates at equal length, or why there is none.
         clips: SHA-256 of the clips beside the pages, by their names.
+        mapped: Maps a function to jobs, perhaps in several processes.
 
     Raises:
         UserError: two runs would get the same folder, or the options are none of a board.
@@ -78,7 +81,8 @@ def render_board(
     clips = dict(clips or {})
     linked = sorted([*contents, INDEX, RECORDS])
     reported = excerpts_from(options.get("reported_tables"))
-    contents |= site_files(sections, warnings, linked, options.get("reported_page") or "", clips, reported)
+    page = options.get("reported_page") or ""
+    contents |= site_files(sections, warnings, linked, page, clips, reported, mapped)
     published = published_files(runs)
     data = {
         "schema_version": SCHEMA_VERSION,

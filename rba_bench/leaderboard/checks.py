@@ -15,12 +15,13 @@ from typing import Any
 
 from rba_bench.assets import weights_folder
 from rba_bench.errors import MissingPrerequisite
-from rba_bench.evaluation import documents, outcomes
+from rba_bench.evaluation import outcomes
 from rba_bench.evaluation.model_input import read_generation_settings, scored_part
 from rba_bench.evaluation.plan import protocol_hash, protocol_spec, recorded_run_id
-from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, Sample, check_hash
+from rba_bench.evaluation.records import UNANSWERED, UNSCORED, RunRecord, check_hash
 from rba_bench.evaluation.task_registry import TaskSpec
 from rba_bench.files import sha256_bytes, sha256_json
+from rba_bench.leaderboard import item_facts
 from rba_bench.leaderboard.loaded_runs import CEILING, MODEL, REFERENCES, LoadedRun, kind_of_run
 from rba_bench.leaderboard.played_checks import as_written_now, check_played, items_of_other_seeds
 from rba_bench.leaderboard.recompute import SHOWN, items_fault
@@ -240,7 +241,7 @@ def _check_protocol(run: LoadedRun, spec: TaskSpec | None, test_set: LocalTestSe
     generation = read_generation_settings(spec.config.get("generation_kwargs") or {})
     if record.decoding != asdict(generation.decoding):
         yield "decoding is not the task's"
-    items = test_set.documents if test_set else [_as_document(sample) for sample in run.samples]
+    items = test_set.documents if test_set else item_facts.as_documents(run.item_facts)
     finish, baseline = recorded.get("finish") or (), recorded.get("baseline")
     expected = protocol_spec(spec, generation, items, finish, baseline=baseline, **as_written_now(recorded))
     unknown = {"prompts", "metrics"} if record.partial and not test_set else set()
@@ -254,26 +255,18 @@ def _check_protocol(run: LoadedRun, spec: TaskSpec | None, test_set: LocalTestSe
             yield f"protocol_spec.{plain(key)} is not what the task says{parts}"
 
 
-def _as_document(sample: Sample) -> dict[str, Any]:
-    return {**sample.model_dump(), "audio": {"sha256": sample.audio_sha256}}
-
-
 def _check_items(run: LoadedRun, test_set: LocalTestSet | None, paired_clips: bool) -> Iterator[str]:
     """The hashes of the whole test set, and item by item the test set where it is on this machine."""
     record, samples = run.record, run.samples
     if not record.partial:
-        fingerprint = documents.set_fingerprint([_as_document(sample) for sample in samples])
+        fingerprint = item_facts.fingerprint(run.item_facts)
         for name in ("n_items", "items_sha256", *(() if paired_clips else ("audio_set_sha256",))):
             if fingerprint[name] != record.data[name]:
                 yield f"data.{name} does not follow from its items"
     if test_set is not None:
         yield from test_set.differences(run)
-    clusters: dict[tuple[str, ...], str] = {}
-    for sample in samples:
-        text = (sample.source_lang, sample.target_lang, sample.prompt, sample.instruction)
-        if sample.instruction and clusters.setdefault(text, sample.cluster) != sample.cluster:
-            yield f"items of one text ({sample.id}) lie in different clusters, which narrows intervals"
-            break
+    if split := item_facts.split_text(run.item_facts):
+        yield f"items of one text ({split}) lie in different clusters, which narrows intervals"
     silent = [s.id for s in samples if s.duration <= 0 and s.status != "not_heard"]
     yield from items_fault("has no duration", silent)
     yield from items_fault("has fewer than no tokens", [s.id for s in samples if s.n_tokens < 0])

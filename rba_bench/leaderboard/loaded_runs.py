@@ -28,6 +28,7 @@ from rba_bench.evaluation.records import (
     sample_bytes,
 )
 from rba_bench.files import sha256_bytes
+from rba_bench.leaderboard.item_facts import Items, facts_of_items
 from rba_bench.metrics.aggregate import resampling_rows, summable_rows
 from rba_bench.metrics.bootstrap import Floats, ScoreFn
 from rba_bench.untrusted import plain, read_untrusted_file
@@ -87,6 +88,11 @@ class LoadedRun:
     def samples(self) -> tuple[Sample, ...]:
         """All samples, in the order of the test set. The record must have been checked, see `load_checked_run`."""
         return in_order(parse_checked_samples(self.sample_bytes))
+
+    @cached_property
+    def item_facts(self) -> Items:
+        """What the samples say of their items; for runs with equal items the same object."""
+        return facts_of_items(self.samples)
 
     def release(self) -> None:
         """Forget everything but the record; it is read again if it is asked for."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from rba_bench.audio import perturbations
@@ -77,9 +78,14 @@ def items_of_other_seeds(run: LoadedRun, test_set: LocalTestSet | None) -> list[
         key = sample_clip_key(sample, document) + suffix
         count = counts[sample.prompt, key]
         counts[sample.prompt, key] += 1
-        if sample.seed != stable_seed("eval", run.record.seeds.get("generation"), sample.prompt, key, count):
+        if sample.seed != _item_seed(run.record.seeds.get("generation"), sample.prompt, key, count):
             ids.append(sample.id)
     return ids
+
+
+@lru_cache(maxsize=2**14)  # records on one test set have the same
+def _item_seed(generation: int | None, prompt: str, key: str, count: int) -> int:
+    return stable_seed("eval", generation, prompt, key, count)
 
 
 def _donors(run: LoadedRun, test_set: LocalTestSet | None) -> Sequence[int] | None:

@@ -101,7 +101,7 @@ def copy_runs(job: PublishJob) -> None:
 
 
 def _packed_samples(run: LoadedRun, packed: str, target: Path) -> bytes:
-    """Packed as `pack_samples` does it, which takes long: where that was done before, the file is taken."""
+    """As `packed_as_published` gives them: where that was done before, the file is taken."""
     for file in (run.folder / PACKED_FILE, target):
         if file.is_file():
             data = read_untrusted_file(file, MAX_TEXT)

@@ -22,6 +22,7 @@ from rba_bench.evaluation.scorers.judge import Judge
 from rba_bench.evaluation.scorers.length_control import NONE
 from rba_bench.evaluation.scorers.registry import JUDGES, SCORERS, add_scores
 from rba_bench.evaluation.scorers.scorer import Scorer, ScorerOptions
+from rba_bench.leaderboard.item_facts import ItemFacts, score_answer
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.metrics.text import is_blank
 from rba_bench.textlm.judging import IN_MEMORY, JudgeModel, Message, Question, Reply
@@ -208,9 +209,9 @@ def recompute(
     """
     stops = [str(stop) for stop in (run.record.protocol_spec.get("decoding") or {}).get("until") or []]
     unjudged: list[Sample] = []
-    for sample in run.samples:
+    for sample, item in zip(run.samples, run.item_facts, strict=True):
         try:
-            unjudged.append(_score_unjudged(sample, stops))
+            unjudged.append(_score_unjudged(sample, item, stops))
         except UNSCORABLE as error:
             return Recomputed(faults=(f"item {sample.id} cannot be scored: {error!r}",))
     options = ScorerOptions(cache=IN_MEMORY, data_dir=data_dir)
@@ -224,10 +225,12 @@ def recompute(
         for name in scorers.not_computed
         if name in run.record.metrics
     ]
-    names = {metric.name for metric in recorded_metrics}
-    pairs = zip(samples, run.samples, strict=True)
-    kept = [(sample, {k: v for k, v in own.scores.items() if k in names}) for sample, own in pairs]
-    samples = [sample.model_copy(update={"scores": {**sample.scores, **scores}}) for sample, scores in kept]
+    if names := {metric.name for metric in recorded_metrics}:
+        pairs = zip(samples, run.samples, strict=True)
+        kept = [(sample, {k: v for k, v in own.scores.items() if k in names}) for sample, own in pairs]
+        samples = [
+            sample.model_copy(update={"scores": {**sample.scores, **scores}}) for sample, scores in kept
+        ]
     try:
         metrics = scoring.summarise_metrics(samples, (*judged, *recorded_metrics))
     except UNSCORABLE as error:
@@ -235,12 +238,12 @@ def recompute(
     return Recomputed(tuple(samples), metrics, reports, scorers.not_computed, tuple(scorers.faults))
 
 
-def _score_unjudged(sample: Sample, stops: Sequence[str]) -> Sample:
+def _score_unjudged(sample: Sample, item: ItemFacts, stops: Sequence[str]) -> Sample:
     """A sample as it is before any judge, scored from its response."""
     parts = scored_part(sample.response, stops)
     scored = ItemScore()
     if sample.status not in UNSCORED:
-        scored = scoring.score_item(sample.model_dump(), parts.answer)
+        scored = score_answer(item, parts.answer)
     status: Status = "judge_failed" if scored.failure else "ok"
     if not parts.complete:
         status = "truncated"
@@ -347,7 +350,7 @@ _SAMPLE_FAULTS: dict[str, Callable[[Sample, Sample], bool]] = {
         recorded.extracted != computed.extracted
     ),
     "has scores that do not follow from its response": lambda recorded, computed: (
-        not equal_values(recorded.scores, computed.scores)
+        recorded.scores != computed.scores and not equal_values(recorded.scores, computed.scores)
     ),
     "has a status that does not follow from its response": lambda recorded, computed: (
         recorded.status != computed.status

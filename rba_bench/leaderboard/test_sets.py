@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.sources import source as sources
 from rba_bench.evaluation.sources.small import small_texts
 from rba_bench.evaluation.task_registry import TaskSpec
-from rba_bench.files import sha256_json
 from rba_bench.installing import extra
 from rba_bench.leaderboard.board_groups import data_hash
+from rba_bench.leaderboard.item_facts import ItemFacts
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 
 TEXTS = (
@@ -52,7 +52,7 @@ class LocalTestSet:
 
     def differences(self, run: LoadedRun) -> Iterator[str]:
         """In what the items of a run differ from this test set."""
-        fingerprint = documents.set_fingerprint(self.documents)
+        fingerprint = self._fingerprint
         names = ["n_items", "items_sha256"] + (["audio_set_sha256"] if self.has_audio else [])
         if differing := [name for name in names if run.record.data[name] != fingerprint[name]]:
             yield f"data.{' and '.join(differing)} is not that of the test set on this machine"
@@ -70,6 +70,10 @@ class LocalTestSet:
                 first.setdefault(field, sample.id)
         for field, count in counts.items():
             yield f"{field} of {count} items is not that of the test set on this machine (first: {first[field]})"
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        return documents.set_fingerprint(self.documents)
 
     def decodable(self, run: LoadedRun) -> list[str]:
         """Items that the run records as `not_heard`, although their clips can be decoded here."""
@@ -165,7 +169,7 @@ def shared_test_set_faults(
 
     Args:
         runs: All runs.
-        items: `items_sha256` of each run, where it is known; runs of equal hashes need not be read.
+        items: `item_facts.items_sha256` of each run, where it is known; runs of equal hashes need not be read.
     """
     test_sets: dict[tuple[str, str], list[int]] = {}
     for position, run in enumerate(runs):
@@ -176,7 +180,7 @@ def shared_test_set_faults(
             continue
         longest = max(len(runs[i].samples) for i in positions) if len(positions) > 1 else 0
         for item in range(longest):
-            facts = {i: _item_facts(runs[i].samples[item]) for i in positions if item < len(runs[i].samples)}
+            facts = {i: ItemFacts.of(runs[i].samples[item]) for i in positions if item < len(runs[i].samples)}
             [(common, count), *_] = Counter(facts.values()).most_common(1)
             for i, own in facts.items():
                 if count < len(facts) and (own != common or 2 * count <= len(facts)):
@@ -185,13 +189,3 @@ def shared_test_set_faults(
         i: [f"{len(ids)} items differ from other records on the same test set (first: {ids[0]})"]
         for i, ids in differing.items()
     }
-
-
-def items_sha256(run: LoadedRun) -> str:
-    """Hash of what all items of a run say, in order."""
-    return sha256_json([_item_facts(sample) for sample in run.samples])
-
-
-def _item_facts(sample: Sample) -> tuple[Any, ...]:
-    texts = tuple(getattr(sample, name) for name in TEXTS if name != "references")
-    return (*texts, tuple(sample.references), sample.doc_id, sample.audio_sha256, round(sample.duration, 6))

@@ -18,11 +18,13 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from rba_bench.errors import MissingPrerequisite, UserError
-from rba_bench.evaluation.records import pack_samples
+from rba_bench.evaluation.records import packed_as_published
 from rba_bench.evaluation.task_registry import tasks_dir
 from rba_bench.files import cache_dir, sha256_bytes, sha256_json, write_atomic
+from rba_bench.leaderboard.board_groups import data_hash
+from rba_bench.leaderboard.item_facts import items_sha256
 from rba_bench.leaderboard.loaded_runs import LoadedRun, load_checked_run
-from rba_bench.leaderboard.test_sets import items_sha256, load_test_set, shared_test_set_faults, shipped_task
+from rba_bench.leaderboard.test_sets import load_test_set, shared_test_set_faults, shipped_task
 from rba_bench.leaderboard.verify import fault_of
 from rba_bench.leaderboard.worker_processes import Mapped
 from rba_bench.progress import say, silenced
@@ -30,7 +32,8 @@ from rba_bench.progress import say, silenced
 FOLDER = "verified"
 SOURCES = (".py", ".yaml", ".yml", ".json", ".jsonl", ".txt", ".csv")
 _KEPT = TypeAdapter(dict[str, tuple[str, str]])
-TOGETHER = 16  # records that a process verifies before it tells; what an interrupted build has lost
+TOGETHER = 20_000  # samples that a process verifies before it tells; what an interrupted build has lost
+WORTH_TELLING = 100  # records
 
 
 @dataclass(frozen=True)
@@ -130,20 +133,35 @@ def verify_once(runs: Sequence[LoadedRun], known: VerifiedRecords, mapped: Mappe
     """
     keys = {run: key_of(run) for run in runs}
     missing = list({key: run for run, key in keys.items() if known.get(key) is None}.values())
-    jobs = [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]
+    jobs, done = _jobs(missing), 0
     try:
-        for done, (job, found) in enumerate(zip(jobs, mapped(verify_together, jobs), strict=True)):
+        for job, found in zip(jobs, mapped(verify_together, jobs), strict=True):
             for run, verdict in zip(job, found, strict=True):
                 if isinstance(verdict, Exception):
                     raise verdict
                 known.add(keys[run], verdict)
-            if done % TOGETHER == TOGETHER - 1:
-                known.save()
-                say(f"{(done + 1) * TOGETHER} of {len(missing)} new records verified")
+            done += len(job)
+            known.save()
+            if len(missing) >= WORTH_TELLING:
+                say(f"{done} of {len(missing)} new records verified")
     finally:
         known.save()
     found = {run.record_sha256: known.get(key) for run, key in keys.items()}
     return {record: verified for record, verified in found.items() if verified is not None}
+
+
+def _jobs(runs: Sequence[LoadedRun]) -> list[list[LoadedRun]]:
+    """Runs to verify together: of one test set, as what follows from its items is computed once in a process."""
+    jobs: list[list[LoadedRun]] = []
+    room, last = 0, None
+    for run in sorted(runs, key=lambda run: (run.record.task, data_hash(run.record))):
+        test_set = (run.record.task, data_hash(run.record))
+        if test_set != last or room < run.record.n:
+            jobs.append([])
+            room = TOGETHER
+        jobs[-1].append(run)
+        room, last = room - run.record.n, test_set
+    return jobs
 
 
 def verify_together(runs: Sequence[LoadedRun]) -> list[Verified | UserError | MissingPrerequisite]:
@@ -160,7 +178,10 @@ def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
         checked.add_beside(run.beside)
         with silenced():  # as many bars as there are judged records
             fault = fault_of(checked)
-        return fault or Verified(items_sha256(checked), sha256_bytes(pack_samples(checked.sample_bytes)))
+        return fault or Verified(
+            items_sha256(checked.item_facts),
+            sha256_bytes(packed_as_published(run.folder, checked.sample_bytes)),
+        )
     except (UserError, MissingPrerequisite) as error:
         return error
 

@@ -17,6 +17,7 @@ from rba_bench.evaluation.records import ATTESTATION_FILE, MARK_FILE, RUN_FILE, 
 from rba_bench.leaderboard import checks, loaded_runs, test_sets
 from rba_bench.leaderboard.attestation import attestation_of, checked_name, draw_seed, write_attestation
 from rba_bench.leaderboard.board_files import RECORDS, board_differences
+from rba_bench.leaderboard.item_facts import items_sha256
 from rba_bench.leaderboard.loaded_runs import LoadedRun
 from rba_bench.leaderboard.provenance import Provenance, provenance_faults, provenance_of
 from rba_bench.leaderboard.recompute import UNSCORABLE, check_scores, recompute
@@ -146,7 +147,8 @@ def verify_records(paths: Sequence[Path], data_dir: Path | None = None) -> Verif
     runs: dict[Path, LoadedRun] = {}
     items: dict[Path, str] = {}
     verdicts: dict[Path, RecordVerdict] = {}
-    for folder in loaded_runs.find_runs(paths):
+    folders = loaded_runs.find_runs(paths)
+    for folder in sorted(folders, key=_task_of):  # what follows from the items of a test set is computed once
         try:
             run = loaded_runs.load_checked_run(folder)
         except UserError as error:
@@ -154,15 +156,24 @@ def verify_records(paths: Sequence[Path], data_dir: Path | None = None) -> Verif
             verdicts[folder] = RecordVerdict(folder, None, (plain(message, LONGEST),))
         else:
             runs[folder], verdicts[folder] = run, verify_run(run, data_dir)
-            items[folder] = test_sets.items_sha256(run)
+            items[folder] = items_sha256(run.item_facts)
             run.release()  # the samples of one run are in memory at a time
-    compared = test_sets.shared_test_set_faults(list(runs.values()), list(items.values()))
+    verdicts = {folder: verdicts[folder] for folder in folders}
+    runs = {folder: runs[folder] for folder in folders if folder in runs}
+    compared = test_sets.shared_test_set_faults(list(runs.values()), [items[folder] for folder in runs])
     for position, faults in compared.items():
         folder, record = list(runs)[position], list(runs.values())[position].record
         if not checks.version_fault(record, shipped_task(record.task), folder):
             verdicts[folder] = replace(verdicts[folder], faults=(*verdicts[folder].faults, *faults))
     boards = {str(path): tuple(board_differences(path)) for path in paths if (path / RECORDS).is_file()}
     return Verification(tuple(verdicts.values()), boards, tuple(runs.values()))
+
+
+def _task_of(folder: Path) -> str:
+    try:
+        return loaded_runs.open_run(folder).record.task
+    except UserError:
+        return ""
 
 
 def verify_run(run: LoadedRun, data_dir: Path | None = None, shared: Sequence[str] = ()) -> RecordVerdict:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
@@ -120,7 +121,7 @@ class JudgeModel(ABC):
 
 
 FILE = "votes.sqlite"
-IN_MEMORY = Path(":memory:")  # in place of a folder: a cache that nobody else sees, gone when it is closed
+IN_MEMORY = Path(":memory:")  # in place of a folder: see `MemoryCache`
 WAIT_S = 60.0  # for another process that is writing
 _KEYS_AT_ONCE = 500  # SQLite binds at most 999 values in old versions
 _ROUNDING = 1e-3  # by which a log-probability may exceed 0
@@ -155,7 +156,7 @@ class VoteCache:
     """Replies by key.
 
     Args:
-        folder: Where the file lies; made if absent. `IN_MEMORY` keeps the replies as long as the cache is open.
+        folder: Where the file lies; made if absent.
 
     Raises:
         UserError: The file is damaged, or cannot be written.
@@ -163,10 +164,9 @@ class VoteCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder if folder == IN_MEMORY else folder / FILE
+        self.path = folder / FILE
         try:
-            if folder != IN_MEMORY:
-                folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(
@@ -230,6 +230,33 @@ class VoteCache:
 
     def _unusable(self, error: sqlite3.Error) -> RbaError:
         return database_error(error, self.path, "move it away, its votes will be asked for again")
+
+
+class MemoryCache(VoteCache):
+    """Replies that nobody else sees, and that are gone when the cache is closed; no file is made."""
+
+    def __init__(self) -> None:
+        self._replies: dict[str, Reply] = {}
+
+    def get(self, keys: Iterable[str]) -> dict[str, Reply]:
+        """The replies that are there; no key is computed where there are none."""
+        return {key: self._replies[key] for key in keys if key in self._replies} if self._replies else {}
+
+    def put(self, key: str, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
+        """See `VoteCache.put`."""
+        stored = self._replies.get(key)
+        if stored is None or not usable(stored):
+            stored = self._replies[key] = replace(reply, latency_s=0.0) if reply.latency_s else reply
+        return stored
+
+    def close(self) -> None:
+        """Forget all."""
+        self._replies = {}
+
+
+def open_votes(folder: Path) -> VoteCache:
+    """The cache in a folder, or one in memory for `IN_MEMORY`."""
+    return MemoryCache() if folder == IN_MEMORY else VoteCache(folder)
 
 
 def _reply_to_json(reply: Reply) -> str:
@@ -340,9 +367,9 @@ class Poll:
 
     def open_questions(self, questions: Sequence[Question], read: Read[Any]) -> tuple[list[Question], int]:
         """The different questions without a usable reply, and how many have one."""
-        rows = self._rows(questions, read)
-        unanswered = [row for row in rows.values() if row.vote(read, self.retries) is None]
-        return [row.attempts[0] for row in unanswered], len(rows) - len(unanswered)
+        rows = {row.key: row for row in self._rows(questions, read)}
+        unanswered = [row for row in rows.values() if row.vote(self.retries) is None]
+        return [row.question for row in unanswered], len(rows) - len(unanswered)
 
     def collect(
         self, questions: Sequence[Question], read: Read[Value], label: str | None
@@ -357,8 +384,9 @@ class Poll:
         Raises:
             RbaError: Hardly any reply holds a vote.
         """
-        rows = self._rows(questions, read)
-        waiting = [row for row in rows.values() if row.vote(read, self.retries) is None]
+        asked = self._rows(questions, read)
+        rows = {row.key: row for row in asked}
+        waiting = [row for row in rows.values() if row.vote(self.retries) is None]
         n_cached = len(rows) - len(waiting)
         self.account.cached += n_cached
         watch = _Watch(self.model.name, self.give_up, n_cached)
@@ -367,50 +395,47 @@ class Poll:
             for attempt in range(self.retries + 1):
                 unasked = [row for row in waiting if attempt not in row.replies]
                 for row in self._ask(unasked, attempt, read):
-                    is_vote = row.vote(read, attempt) is not None
+                    is_vote = row.vote(attempt) is not None
                     watch.note(row.replies[attempt], is_vote)
                     advance(int(is_vote))
-                waiting = [row for row in waiting if row.vote(read, attempt) is None]
+                waiting = [row for row in waiting if row.vote(attempt) is None]
             if waiting:
                 advance(len(waiting))
-        votes = {key: row.vote(read, self.retries) or row.failure() for key, row in rows.items()}
+        votes = {key: row.vote(self.retries) or row.failure() for key, row in rows.items()}
         given_by = {
             vote.reply.model for vote in votes.values() if vote.reply is not None and vote.reply.model
         }
         by_model = {"model": sorted(given_by)} if given_by else {}  # votes of earlier days, too
         self.account.models = {**self.model.observed(), **by_model}
-        return [votes[vote_key(self._judge, question)] for question in questions]
+        return [votes[row.key] for row in asked]
 
-    def _rows(self, questions: Sequence[Question], read: Read[Any]) -> dict[str, "_Row"]:
-        """Attempts and kept votes by the key of the first attempt; what older versions kept may hold none."""
+    def _rows(self, questions: Sequence[Question], read: Read[Any]) -> list["_Row"]:
+        """A row for each question, the same for equal ones, with its votes; what older versions kept may hold none."""
         rows: dict[str, _Row] = {}
+        asked = []
         for question in questions:
-            warmer = max(question.temperature, RETRY_TEMPERATURE)
-            seeds = (stable_seed("retry", question.seed, n) % SEEDS for n in range(1, self.retries + 1))
-            attempts = [question, *(replace(question, seed=seed, temperature=warmer) for seed in seeds)]
-            keys = [vote_key(self._judge, attempt) for attempt in attempts]
-            rows.setdefault(keys[0], _Row(attempts, keys))
+            key = vote_key(self._judge, question)
+            asked.append(rows.setdefault(key, _Row(question, key, self._judge, self.retries)))
         cached = self.cache.get(key for row in rows.values() for key in row.keys)
-        for row in rows.values():
-            row.replies = {
-                number: cached[key]
-                for number, key in enumerate(row.keys)
-                if key in cached and _value(cached[key], read) is not None
-            }
-        return rows
+        for row in rows.values() if cached else ():
+            for number, key in enumerate(row.keys):
+                if key in cached and (value := _value(cached[key], read)) is not None:
+                    row.note(number, cached[key], value)
+        return asked
 
     def _ask(self, rows: Sequence["_Row"], attempt: int, read: Read[Any]) -> Iterator["_Row"]:
         """Ask, and yield each row when its reply has come and, if it is a vote, is kept."""
-        for position, reply in self.model.ask([row.attempts[attempt] for row in rows]) if rows else ():
+        for position, reply in self.model.ask([row.attempt(attempt) for row in rows]) if rows else ():
             self.account.calls += 1
             self.account.prompt_tokens += reply.prompt_tokens
             self.account.completion_tokens += reply.completion_tokens
-            row = rows[position]
-            if _value(reply, read) is not None:
-                reply = self.cache.put(
-                    row.keys[attempt], reply, usable=lambda stored: _value(stored, read) is not None
-                )
-            row.replies[attempt] = reply
+            row, value = rows[position], _value(reply, read)
+            if value is not None:
+                key = row.keys[attempt] if attempt else row.key
+                kept = self.cache.put(key, reply, usable=lambda stored: _value(stored, read) is not None)
+                if kept is not reply:  # perhaps another process's
+                    reply, value = kept, _value(kept, read)
+            row.note(attempt, reply, value)
             yield row
 
 
@@ -470,20 +495,49 @@ class _Watch:
         )
 
 
-@dataclass
 class _Row:
-    """One question with its attempts, their keys and the replies so far, by attempt."""
+    """One question with its further attempts, and the replies so far.
 
-    attempts: list[Question]
-    keys: list[str]
-    replies: dict[int, Reply] = field(default_factory=dict)
+    Attributes:
+        question: The first attempt.
+        key: Of the first attempt.
+        replies: By attempt.
+    """
 
-    def vote(self, read: Read[Value], upto: int) -> Vote[Value] | None:
+    def __init__(self, question: Question, key: str, judge: Mapping[str, Any], retries: int) -> None:
+        self.question = question
+        self.key = key
+        self.replies: dict[int, Reply] = {}
+        self._judge, self._retries = judge, retries
+        self._values: dict[int, Any] = {}  # of replies that hold a vote, each read once
+
+    @cached_property
+    def attempts(self) -> list[Question]:
+        """All of them; nearly all questions are answered by the first."""
+        warmer = max(self.question.temperature, RETRY_TEMPERATURE)
+        seeds = (stable_seed("retry", self.question.seed, n) % SEEDS for n in range(1, self._retries + 1))
+        return [self.question, *(replace(self.question, seed=seed, temperature=warmer) for seed in seeds)]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Of all attempts."""
+        return [self.key, *(vote_key(self._judge, attempt) for attempt in self.attempts[1:])]
+
+    def attempt(self, number: int) -> Question:
+        """One of them."""
+        return self.attempts[number] if number else self.question
+
+    def note(self, attempt: int, reply: Reply, value: Any) -> None:
+        """A reply, and the vote in it or None."""
+        self.replies[attempt] = reply
+        if value is not None:
+            self._values[attempt] = value
+
+    def vote(self, upto: int) -> Vote[Any] | None:
         """The first attempt that can be read: the same one whether it was asked now or long ago."""
-        for attempt in sorted(self.replies):
-            reply = self.replies[attempt]
-            if attempt <= upto and (value := _value(reply, read)) is not None:
-                return Vote(value, reply, self.attempts[attempt].seed)
+        for attempt in sorted(self._values):
+            if attempt <= upto:
+                return Vote(self._values[attempt], self.replies[attempt], self.attempt(attempt).seed)
         return None
 
     def failure(self) -> Vote[Any]:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
-from rba_bench.evaluation.records import parse_checked_items, parse_checked_samples, parse_samples
+from rba_bench.evaluation.records import Sample, parse_checked_items, parse_checked_samples, parse_samples
+from rba_bench.evaluation.scorers import pairwise
 from rba_bench.files import sha256_bytes
-from rba_bench.leaderboard import board, board_ranks, loaded_runs, pairing, verified_records
+from rba_bench.leaderboard import board, board_ranks, item_facts, loaded_runs, pairing, verified_records
 from rba_bench.leaderboard.site import facts
 from rba_bench.leaderboard.verify import verify_records
 from rba_bench.metrics import bootstrap
@@ -105,6 +106,70 @@ def counted(patch: pytest.MonkeyPatch, *places: tuple[Any, str]) -> Counter[str]
     for module, name in places:
         patch.setattr(module, name, counting(name, getattr(module, name)))
     return calls
+
+
+def forget_items() -> None:
+    """What earlier tests have left of the items of these records."""
+    for kept in (item_facts.fingerprint, item_facts.items_sha256, item_facts._score_once):
+        kept.cache_clear()
+
+
+@pytest.mark.parametrize("verify", ["build", "verify"])
+def test_what_follows_from_the_items_is_computed_once_for_all_models(records, generator, monkeypatch, verify):
+    """And the score of an answer once, whoever gave it; the samples of a record are read once."""
+    paths, tasks = [records / "records", records / "more"], len(generator.KINDS)
+    runs = [loaded_runs.load_checked_run(folder) for folder in loaded_runs.find_runs(paths)]
+    answers = {(run.record.task, s.doc_id, s.response) for run in runs for s in run.samples}
+    votes = [vote for run in runs for s in run.samples for vote in _votes(s)]
+    forget_items()
+    places = (
+        (item_facts.documents, "set_fingerprint"),
+        (item_facts, "sha256_json"),
+        (item_facts.scoring, "score_item"),
+        (loaded_runs, "sample_bytes"),
+        (pairwise, "read_pair_vote"),
+    )
+    with monkeypatch.context() as patch:
+        calls = counted(patch, *places)
+        if verify == "build":
+            opened = [loaded_runs.open_run(run.folder) for run in runs]
+            verified_records.verify_once(opened, verified_records.VerifiedRecords(None), map)
+        else:
+            assert verify_records(paths).ok
+    assert len(runs) == 2 * MODELS * tasks and len(answers) < sum(run.record.n for run in runs) / 2
+    assert calls == {
+        "set_fingerprint": tasks,
+        "sha256_json": tasks,
+        "score_item": len(answers),
+        "sample_bytes": len(runs),
+        "read_pair_vote": len(votes),
+    }
+
+
+def _votes(sample: Sample) -> list[Any]:
+    judged = (sample.judge or {}).values()
+    return [vote for each in judged if isinstance(each, dict) for vote in each.get("votes", ())]
+
+
+def test_an_answer_to_another_item_is_scored_anew(records):
+    """The same words are right for one question and wrong for another."""
+    folder = next(iter(sorted((records / "records").glob("*/invented_qa_00-*"))))
+    item = loaded_runs.load_checked_run(folder).item_facts[0]
+    right, *_ = item.references
+    assert item_facts.score_answer(item, right).scores["exact_match"] == 1.0
+    other = item._replace(references=("something else",))
+    assert item_facts.score_answer(other, right).scores["exact_match"] == 0.0
+    assert item_facts.score_answer(item, right).scores["exact_match"] == 1.0
+
+
+def test_records_on_one_test_set_are_verified_together(records, monkeypatch):
+    runs = [loaded_runs.open_run(folder) for folder in loaded_runs.find_runs([records / "records"])]
+    jobs = verified_records._jobs(runs)
+    assert [len({run.record.task for run in job}) for job in jobs] == [1, 1, 1, 1]
+    monkeypatch.setattr(verified_records, "TOGETHER", 2 * ITEMS)
+    pairs = verified_records._jobs(runs)
+    assert [len(job) for job in pairs] == [2] * (4 * MODELS // 2)
+    assert {run for job in pairs for run in job} == set(runs)
 
 
 def test_work_grows_with_models_and_not_with_pairs(records, tmp_path, monkeypatch, trusted):

@@ -30,8 +30,8 @@ from rba_bench.textlm.judging import (
     Poll,
     Question,
     Reply,
-    VoteCache,
     judge_facts,
+    open_votes,
 )
 
 PRICES: dict[str, tuple[float, float]] = {
@@ -116,13 +116,19 @@ class JudgeSettings:
 
     def question(self, messages: tuple[Message, ...], vote: int = 0) -> Question:
         """The first attempt at vote number `vote`."""
-        seed = stable_seed("vote", self.seed, vote) % SEEDS
-        return Question(messages, self.max_tokens, self.temperature, seed, self.top_logprobs)
+        return Question(
+            messages, self.max_tokens, self.temperature, _vote_seed(self.seed, vote), self.top_logprobs
+        )
 
     def facts(self) -> dict[str, Any]:
         """JSON form for the protocol."""
         facts = {name: value for name, value in asdict(self).items() if name != "price"}
         return {**facts, "retry_temperature": max(self.temperature, RETRY_TEMPERATURE)}
+
+
+@cache
+def _vote_seed(seed: int, vote: int) -> int:
+    return stable_seed("vote", seed, vote) % SEEDS
 
 
 @cache
@@ -247,7 +253,7 @@ class Judge(Scorer, Generic[Value]):
             if self._score_without_judge(sample) is None
             for question in self.questions(sample)
         ]
-        with VoteCache(self.cache_folder) as cache:
+        with open_votes(self.cache_folder) as cache:
             poll = Poll(self.judge_model, cache, self.settings.retries, self.give_up)
             missing, cached = poll.open_questions(questions, self.read)
         prompt = sum(estimated_tokens(question) for question in missing)
@@ -260,7 +266,7 @@ class Judge(Scorer, Generic[Value]):
         scores = [self._score_without_judge(sample) for sample in samples]
         open_items = [i for i, score in enumerate(scores) if score is None]
         questions = [self.questions(samples[i]) for i in open_items]
-        with VoteCache(self.cache_folder) as cache:
+        with open_votes(self.cache_folder) as cache:
             poll = Poll(self.judge_model, cache, self.settings.retries, self.give_up)
             stream = iter(poll.collect([q for group in questions for q in group], self.read, self.name))
         judged: list[tuple[Sample, list[Value]]] = []

@@ -14,6 +14,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from rba_bench.files import sha256_json
@@ -93,9 +94,13 @@ contradict it. More text around it does no harm. Reply with one word, Yes or No,
 
 def compare_prompt(request: str, first: str, second: str) -> tuple[Message, ...]:
     """Which of two answers is better: the first is `m`, the second `M`."""
-    block = json.dumps({"instruction": request}, ensure_ascii=False, indent=4)
-    text = COMPARE.format(request=block, first=quote_json(first), second=quote_json(second))
+    text = COMPARE.format(request=_block(request), first=quote_json(first), second=quote_json(second))
     return Message("system", COMPARE_SYSTEM), Message("user", text)
+
+
+@lru_cache(maxsize=1024)  # the answers of many models to one request are compared
+def _block(request: str) -> str:
+    return json.dumps({"instruction": request}, ensure_ascii=False, indent=4)
 
 
 def rating_prompt(request: str, answer: str) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ from rba_bench.leaderboard.site.front import front_files
 from rba_bench.leaderboard.site.reported import ReportedTable
 from rba_bench.leaderboard.site.samples import sample_files
 from rba_bench.leaderboard.site.shell import SHELL_FILES, site_assets
+from rba_bench.leaderboard.worker_processes import Mapped
 from rba_bench.untrusted import plain
 
 # Names of the site's files, for a regular expression; nothing else is ever removed from a folder.
@@ -50,6 +51,7 @@ def site_files(
     reported: str = "",
     clips: Collection[str] = (),
     reported_tables: Sequence[ReportedTable] | None = None,
+    mapped: Mapped = map,
 ) -> dict[str, bytes]:
     """Every file of the site by its name, without the clips.
 
@@ -60,11 +62,12 @@ def site_files(
         reported: Address of a page of reported numbers, as seen from the board; "" for none.
         clips: Names of the clips that lie beside the pages.
         reported_tables: Of the page `reported`, see `front_files`.
+        mapped: Maps a function to jobs, perhaps in several processes.
 
     Raises:
         UserError: `reported` is no address that a page may link to.
     """
-    samples = sample_files(sections, clips)
+    samples = sample_files(sections, clips, mapped)
     linked = {name for name in sections if f"samples/{name}/index.html" in samples}
     return {
         **front_files(sections, warnings, tables, linked, page_address(reported), reported_tables),

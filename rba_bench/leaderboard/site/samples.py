@@ -25,6 +25,7 @@ from rba_bench.leaderboard.site.sample_sections import (
 )
 from rba_bench.leaderboard.site.shell import call_script, render_page, site_assets
 from rba_bench.leaderboard.tables import rounded
+from rba_bench.leaderboard.worker_processes import Mapped
 from rba_bench.metrics.word_differences import (
     DELETED,
     INSERTED,
@@ -48,18 +49,28 @@ FACT_SIGN = " · "
 SIGNS = {SAME: "=", SUBSTITUTED: "~", INSERTED: "+", DELETED: "-"}
 
 
-def sample_files(sections: Mapping[str, BoardGroup], clips: Collection[str] = ()) -> dict[str, bytes]:
+def sample_files(
+    sections: Mapping[str, BoardGroup], clips: Collection[str] = (), mapped: Mapped = map
+) -> dict[str, bytes]:
     """All pages of samples of a board, by their names in its folder.
 
     Args:
         sections: Groups by the name of their section, which is the folder of their page.
         clips: Names of the clips that lie in `clips/`, without `.flac`; see `site.clips.choose_clips`.
+        mapped: Maps a function to jobs, perhaps in several processes.
     """
     files = site_assets(*ASSETS)
     limit = items_shown(list(sections.values()))
-    for name, group in sections.items():
-        files |= section_files(board_section(name, group, limit=limit), clips)
-        group.release()
+    for made in mapped(_pages, [(name, group, limit, clips) for name, group in sections.items()]):
+        files |= made
+    return files
+
+
+def _pages(job: tuple[str, BoardGroup, int, Collection[str]]) -> dict[str, bytes]:
+    """The pages of one group; of its answers nothing is kept."""
+    name, group, limit, clips = job
+    files = section_files(board_section(name, group, limit=limit), clips)
+    group.release()
     return files
 
 

@@ -148,13 +148,15 @@ def asserts_answer(text: Sequence[Token], answers: Sequence[AnswerForm], questio
         if starts := [match.start() for match in _FINAL.finditer(joined)]:
             text = text[_token_index(joined, starts[-1]) :]
         text = _corrected(text, answers, Reading(text, question, cased))
-    if spans := find_spans(text, answers):
+    spans = find_spans(text, answers)
+    if spans:
         # What stands after a question that the response asks itself and answers, as in `Bach or Vivaldi? Vivaldi`
         asks = [place for place, token in enumerate(text) if token.text == "?" and place > spans[0].start]
         if asks and any(span.start > asks[-1] for span in spans):
             text = text[asks[-1] + 1 :]
+            spans = find_spans(text, answers)
     mentions: list[Span] = []  # that do not overlap: the earlier and longer ones
-    for span in find_spans(text, answers):
+    for span in spans:
         if is_meant_as_name(span, text) and (not mentions or span.start >= mentions[-1].end):
             mentions.append(span)
     claim = _Claim(text, mentions, question, cased)

@@ -28,6 +28,7 @@ _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("dot", "org"): (".org",),
     ("dot", "js"): (".js",),
 }
+_FIRST_OF_NAMES = frozenset(name[0] for name in _NAMES)
 _SHORT_NAMES = {"us": "usa", "usa": "usa", "uk": "uk"}
 _WAR = {"ww": 0, "wwi": 1, "wwii": 2, "wwiii": 3, "ww1": 1, "ww2": 2, "ww3": 3}
 
@@ -115,7 +116,7 @@ def _with_names(tokens: Sequence[Token]) -> list[Token]:
     result: list[Token] = []
     place = 0
     while place < len(tokens):
-        for name, forms in _NAMES.items():
+        for name, forms in _NAMES.items() if tokens[place].text in _FIRST_OF_NAMES else ():
             run = list(tokens[place : place + len(name)])
             if tuple(token.text for token in run) == name:
                 result.append(merge_tokens(run, forms[0], *forms))

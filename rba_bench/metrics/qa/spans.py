@@ -1,14 +1,16 @@
 """Where the words of an answer stand in a text, and the spellings of an answer that count as the same."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rba_bench.metrics.qa.readings import read_english
-from rba_bench.metrics.qa.tokens import Token, singular
+from rba_bench.metrics.qa.tokens import NONE, Token, singular
 from rba_bench.metrics.qa.words import ARTICLES, HONORIFICS, ORDINARY, UNITS
 
 MOST_JOINED = 3  # tokens that may be written as one word
+_COUNTS = range(2, MOST_JOINED + 1)
 _LAST_NAMES = frozenset({"jr", "junior", "sr", "senior", "esq", "phd", "md"})
 _UP_TO = frozenset({"to", "until", "through"})  # between the ends of a range
 _UNIT_NAMES = frozenset(UNITS.values())
@@ -30,6 +32,18 @@ class AnswerForm:
     article: bool = False
     ordinary: bool = False
     unitless: bool = False
+
+    @cached_property
+    def openings(self) -> frozenset[str]:
+        """Words one of which stands where the answer begins, see `_openings`."""
+        joined = {_joined(self.tokens, 0, count) for count in _COUNTS} - {""}
+        return self.tokens[0].forms | joined
+
+    @cached_property
+    def last_forms(self) -> frozenset[str]:
+        """The same for the answer with its last word first (`Bezos, Jeff`); none where that is not said."""
+        is_name = len(self.tokens) > 1 and self.tokens[0].kind != "number"
+        return self.tokens[-1].forms if is_name else NONE
 
 
 @dataclass(frozen=True)
@@ -108,13 +122,44 @@ def is_initial(token: Token) -> bool:
 def find_spans(text: Sequence[Token], answers: Sequence[AnswerForm]) -> list[Span]:
     """Every place where one of the spellings stands, the longest first where several begin; in order."""
     spans = []
+    by_opening = _places_by_word(answer.openings for answer in answers)
+    by_last = _places_by_word(answer.last_forms for answer in answers)
+    pieces = [*map(_piece, text), *[""] * MOST_JOINED]
     for start, token in enumerate(text):
         if token.kind == "mark":
             continue
-        if ends := [(end, answer) for answer in answers if (end := _answer_end(answer, text, start))]:
+        openings = _openings(token, pieces[start : start + MOST_JOINED])
+        places = {place for word in openings for place in by_opening.get(word, ())}
+        if by_last and start + 1 < len(text) and text[start + 1].text == ",":
+            places |= {place for word in token.forms for place in by_last.get(word, ())}
+        candidates = [answers[place] for place in sorted(places)]
+        if ends := [(end, answer) for answer in candidates if (end := _answer_end(answer, text, start))]:
             end, answer = max(ends, key=lambda pair: (pair[0], not pair[1].ordinary))
             spans.append(Span(start, end, answer))
     return spans
+
+
+def _places_by_word(words: Iterable[Iterable[str]]) -> dict[str, list[int]]:
+    """Where each word occurs: of an answer with 50 spellings and a text of 100 words, few pairs need a closer look."""
+    places: dict[str, list[int]] = {}
+    for place, each in enumerate(words):
+        for word in each:
+            places.setdefault(word, []).append(place)
+    return places
+
+
+def _openings(token: Token, pieces: Sequence[str]) -> Iterator[str]:
+    """What `_steps` may compare with the first token of an answer, or its first ones joined, and maybe more."""
+    yield from token.forms
+    yield from token.parts
+    if token.kind == "word" and token.raw.istitle():
+        yield singular(token.text)
+    joined = pieces[0]
+    for count in _COUNTS:
+        if not joined or not pieces[count - 1]:
+            return
+        joined += pieces[count - 1]
+        yield joined
 
 
 def _answer_end(answer: AnswerForm, text: Sequence[Token], start: int) -> int:
@@ -161,7 +206,7 @@ def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Ite
         or (plural and singular(theirs.text) in ours.forms)
     ):
         yield 1, 1
-    for count in range(2, MOST_JOINED + 1):
+    for count in _COUNTS:
         if _joined(text, t, count) in ours.forms:
             yield 1, count
         if _joined(alias, a, count) in theirs.forms:
@@ -170,12 +215,17 @@ def _steps(alias: Sequence[Token], a: int, text: Sequence[Token], t: int) -> Ite
 
 def _joined(tokens: Sequence[Token], start: int, count: int) -> str:
     """Several words without the gaps between them, "" where they cannot be one word."""
-    run = tokens[start : start + count]
-    if len(run) < count or any(token.kind == "mark" or token.skip and len(token.text) > 1 for token in run):
+    pieces = [_piece(token) for token in tokens[start : start + count]]
+    if len(pieces) < count or not all(pieces):
         return ""
-    text = "".join(token.text.lstrip(".") for token in run)
-    spelled = all(len(token.text) == 1 for token in run)
-    return text if (len(text) > 2 or spelled) and not text.isdigit() and text.isalnum() else ""
+    text, letters = "".join(pieces), all(len(token.text) == 1 for token in tokens[start : start + count])
+    return text if (len(text) > 2 or letters) and not text.isdigit() and text.isalnum() else ""
+
+
+def _piece(token: Token) -> str:
+    """What a token gives to a word that it may be joined to, "" if it is none."""
+    cannot = token.kind == "mark" or (len(token.text) > 1 and token.skip)
+    return "" if cannot else token.text.lstrip(".")
 
 
 def is_whole_answer(text: Sequence[Token], answers: Sequence[AnswerForm]) -> bool:

@@ -167,7 +167,7 @@ def _word_tokens(raw: str) -> list[Token]:
     if text in _NEGATED or (tail == "t" and head.endswith("n")):
         text = text.replace("'", "")
         verb = {"aint": "is", "cant": "can", "wont": "will"}.get(text, text[:-2])
-        return [word(verb, raw), word("not", "")]
+        return [word(verb, raw), word("not", "")] if verb else [word("not", raw)]  # is n't
     if head and tail in _CLITICS:
         return [word(head, raw[: len(head)]), word(_CLITICS[tail], tail)]
     if head and tail == "s":

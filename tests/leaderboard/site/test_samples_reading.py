@@ -42,7 +42,12 @@ def hostile_sample(place: int, name: str, half: bool) -> Sample:
     given = short[: len(short) // 2] if half else short
     said = ("reasoning", "error", "extra", "prompt")
     changes: dict[str, Any] = dict.fromkeys(said, text[:3000]) | {"instruction": short, "heard": given}
-    changes |= {"response": text if half else short, "baseline": short, "group": text[:300], "id": f"{text[:200]}{place}"}
+    changes |= {
+        "response": text if half else short,
+        "baseline": short,
+        "group": text[:300],
+        "id": f"{text[:200]}{place}",
+    }
     changes |= {"target_lang": language, "source_lang": language}
     changes["judge"] = {"x": {"votes": [{"reason": short, "reply": short}]}}
     return sample(place, "s2tt", given, [short, "other"], "g").model_copy(update=changes)
