@@ -1,12 +1,13 @@
 "use strict";
 // A page of samples. Its data come as scripts that call rbaSummary, rbaItems and rbaLive, because a page on a disk may
-// not fetch files. Texts of records are set as text, never as markup.
+// not fetch files. Texts of records are set as text, never as markup. The parts are in parts.js, address.js and item.js.
 (function () {
   const ROWS = 100; // of the list at a time
   const SHOWN = 6; // models that are side by side at first
-  const POLL = 2000; // milliseconds between two looks at a run in progress
   const FIELDS = ["group", "status", "from", "to", "verdict", "id", "clip"];
-  const { colour, element, hidden, show, sign } = window.rbaItemView;
+  const { element, hidden, badge, load, note, notes, follow } = window.rbaParts;
+  const { colour, show, sign } = window.rbaItemView;
+  const addresses = window.rbaAddresses;
   const byId = (id) => document.getElementById(id);
   const [root, form, list, box] = ["samples", "filters", "list", "item"].map(byId);
 
@@ -16,22 +17,7 @@
   let places = []; // of the items that the filters let through
   let at = 0; // place of the item that is looked at
 
-  function trouble(text) {
-    byId("trouble").textContent = text;
-    byId("trouble").hidden = !text;
-  }
-
   // ---- Data
-
-  function load(address, failed) {
-    const script = element("script", { src: address });
-    script.addEventListener("load", () => script.remove());
-    script.addEventListener("error", () => {
-      script.remove();
-      failed();
-    });
-    document.head.append(script);
-  }
 
   // What is served has a version; a file has none.
   function withVersion(address, version) {
@@ -46,8 +32,9 @@
       const name = `items-${String(number).padStart(4, "0")}.js`;
       pieces.set(number, "asked");
       load(withVersion(name, data.version), () => {
+        if (pieces.get(number) !== "asked") return; // of an earlier version
         pieces.delete(number);
-        trouble(`${name} cannot be read: it should lie beside this page.`);
+        if (!root.dataset.live) note("trouble", `${name} cannot be read: it should lie beside this page.`);
       });
     }
     return null;
@@ -60,33 +47,40 @@
   };
 
   window.rbaSummary = function (summary) {
-    const first = data === null;
-    const number = first ? null : data.numbers[at];
-    const labels = first ? null : new Set([...chosen].map((model) => data.models[model].label));
-    const known = first ? null : new Set(data.models.map((model) => model.label));
+    const before = data;
     data = summary;
     data.withClip = new Set(data.clips);
+    data.someClips = data.clips.length > 0 && data.clips.length < data.numbers.length;
     pieces = new Map();
     prepare();
-    if (first) {
+    if (before) goOn(before);
+    else {
       restore();
       root.hidden = false;
       if (window.matchMedia("(max-width: 61.9rem)").matches) byId("choose").open = false;
-    } else {
-      chosen = new Set(data.models.keys());
-      for (const [place, model] of data.models.entries()) {
-        if (known.has(model.label) && !labels.has(model.label)) chosen.delete(place);
-      }
-      at = Math.max(0, data.numbers.indexOf(number));
-      showModels();
-      filter();
     }
   };
 
-  window.rbaLive = function (now) {
-    trouble("");
-    if (data && now !== data.version) load(withVersion("summary.js", now), () => {});
-  };
+  // New data of runs in progress: the same item, the same models, and those that are new.
+  function goOn(before) {
+    const left = new Set(before.models.filter((_, place) => !chosen.has(place)).map((model) => model.label));
+    chosen = new Set([...data.models.keys()].filter((place) => !left.has(data.models[place].label)));
+    at = Math.max(0, data.numbers.indexOf(before.numbers[at]));
+    showModels();
+    filter({ quiet: true });
+    showTexts(data.changing);
+  }
+
+  // What the page itself says, as it would be read now.
+  function showTexts({ facts, headings, rows, notes: texts }) {
+    byId("facts").textContent = facts;
+    notes(texts);
+    byId("headings").replaceChildren(...headings.map((text, place) =>
+      element("th", { scope: "col", ...(place === headings.length - 1 ? { class: "text" } : {}) }, text)));
+    byId("rows").replaceChildren(...rows.map(({ name, state, cells }) => element("tr", {},
+      element("th", { scope: "row" }, name, ...(state ? [" ", badge(state)] : [])),
+      ...cells.map((text, place) => element("td", place === cells.length - 1 ? { class: "text" } : {}, text)))));
+  }
 
   // ---- Verdicts
 
@@ -171,10 +165,13 @@
       && (state.clip === undefined || data.withClip.has(place));
   }
 
-  function filter() {
+  // `first`: without an item in the address, the first one whose clip is here. `quiet`: nobody has asked for it.
+  function filter({ first = false, quiet = false } = {}) {
     const state = wanted();
     places = data.numbers.map((_, place) => place).filter((place) => matches(place, state));
-    if (places.length && !places.includes(at)) at = places.find((place) => place >= at) ?? places[0];
+    if (first) at = places.find((place) => data.withClip.has(place)) ?? places[0] ?? 0;
+    else if (places.length && !places.includes(at)) at = places.find((place) => place >= at) ?? places[0];
+    byId("count").setAttribute("aria-live", quiet ? "off" : "polite");
     showAll();
   }
 
@@ -182,8 +179,11 @@
     const signs = element("span", { class: "signs", "aria-hidden": "true" }, ...verdicts(place).map((failed) =>
       element("span", { class: colour(failed) }, sign(failed))));
     const failed = verdicts(place).filter((each) => each).length;
+    const clip = data.someClips && data.withClip.has(place);
     const link = element("a", { href: address(place) }, element("span", { class: "n" }, String(data.numbers[place])),
-      element("span", { class: "id" }, data.ids[place]), hidden(`, ${failed} of ${chosen.size} models fail`), signs);
+      element("span", { class: "id", dir: "auto" }, data.ids[place]),
+      clip ? element("span", { class: "has-clip", title: "its clip is here", "aria-hidden": "true" }, "♪") : null,
+      hidden(`${clip ? ", with its clip" : ""}, ${failed} of ${chosen.size} models fail`), signs);
     if (place === at) link.setAttribute("aria-current", "true");
     return element("li", {}, link);
   }
@@ -191,7 +191,9 @@
   function showList() {
     const current = Math.max(0, places.indexOf(at));
     const from = Math.floor(current / ROWS) * ROWS;
+    const held = list.contains(document.activeElement);
     list.replaceChildren(...places.slice(from, from + ROWS).map(row));
+    if (held) list.querySelector("[aria-current]")?.focus({ preventScroll: true });
     byId("earlier").disabled = from === 0;
     byId("later").disabled = from + ROWS >= places.length;
     const all = places.length === data.numbers.length ? "" : ` (of ${data.numbers.length} in all)`;
@@ -207,6 +209,7 @@
 
   function showItem() {
     if (!places.length) {
+      box.removeAttribute("aria-busy");
       box.replaceChildren(element("p", { class: "soft" }, "No item is like that: change the filters."));
       return;
     }
@@ -216,6 +219,7 @@
       return;
     }
     box.removeAttribute("aria-busy");
+    document.querySelector("[data-key=' ']").disabled = !item.clip;
     show(box, item, { data, at, chosen, verdict, address });
   }
 
@@ -227,51 +231,23 @@
   // ---- The address
 
   function address(place, models) {
-    const parts = data.numbers.length ? [`item=${data.numbers[place]}`] : [];
-    const picked = models ?? chosen;
-    if (picked.size !== data.models.length) {
-      parts.push("models=" + [...picked].map((model) => encodeURIComponent(data.models[model].label)).join(","));
-    }
-    for (const [name, value] of Object.entries(wanted())) {
-      const said = name === "group" ? data.groups[Number(value.slice(1))]
-        : name === "status" ? data.statuses[Number(value.slice(1))] : value;
-      parts.push(`${name}=${encodeURIComponent(said)}`);
-    }
-    return "#" + parts.join("&");
-  }
-
-  function decoded(text) {
-    try {
-      return decodeURIComponent(text.replaceAll("+", " "));
-    } catch {
-      return ""; // not an address of this page
-    }
+    return addresses.write(data, place, models ?? chosen, wanted());
   }
 
   function restore() {
-    const parts = new Map(location.hash.slice(1).split("&").map((part) => {
-      const cut = part.indexOf("=");
-      return cut < 0 ? [part, ""] : [part.slice(0, cut), part.slice(cut + 1)];
-    }));
+    const said = addresses.read(location.hash, data, FIELDS);
     form.reset();
-    for (const name of FIELDS) {
-      if (!parts.has(name)) continue;
+    for (const [name, value] of said.fields) {
       const field = form.elements.namedItem(name);
-      const value = decoded(parts.get(name));
-      const known = name === "group" ? data.groups : name === "status" ? data.statuses : null;
-      if (known) field.value = known.includes(value) ? "=" + known.indexOf(value) : "";
-      else if (field.type === "checkbox") field.checked = true;
+      if (field.type === "checkbox") field.checked = true;
       else if (field.type !== "number" || /^\d+(\.\d+)?$/.test(value)) field.value = value;
       if (field.tagName === "SELECT" && field.selectedIndex < 0) field.value = "";
     }
-    const labels = (parts.get("models") ?? "").split(",").map(decoded);
-    const named = data.models.map((model, place) => (labels.includes(model.label) ? place : -1)).filter((place) => place >= 0);
-    chosen = new Set(named.length ? named : [...data.models.keys()].slice(0, SHOWN));
-    const place = data.numbers.indexOf(Number(decoded(parts.get("item") ?? "") || NaN));
-    at = place < 0 ? 0 : place;
-    trouble(parts.has("item") && place < 0 ? "The item of this address is not on this page." : "");
+    chosen = new Set(said.models.length ? said.models : [...data.models.keys()].slice(0, SHOWN));
+    at = said.place ?? 0;
+    note("trouble", said.place === null ? "The item of this address is not on this page." : "");
     showModels();
-    filter();
+    filter({ first: said.place === undefined });
   }
 
   function remember() {
@@ -285,18 +261,24 @@
 
   // ---- Moving
 
-  function go(step, test) {
+  function look(place) {
+    at = place;
+    byId("count").setAttribute("aria-live", "polite");
+    showAll();
+    remember();
+  }
+
+  function go(step, test, none) {
     const count = places.length;
     const here = places.indexOf(at);
     for (let far = 1; far <= count; far += 1) {
       const place = places[(((here + step * far) % count) + count) % count];
       if (!test || test(place)) {
-        at = place;
-        showAll();
-        remember();
+        look(place);
         return;
       }
     }
+    if (none) byId("count").textContent = none;
   }
 
   function play() {
@@ -309,20 +291,18 @@
   const KEYS = {
     j: () => go(1),
     k: () => go(-1),
-    f: () => go(1, fails),
-    d: () => go(1, differs),
+    f: () => go(1, fails, "No item is a failure."),
+    d: () => go(1, differs, "No item is a disagreement."),
     r: () => {
       if (!places.length) return;
-      at = places[Math.floor(Math.random() * places.length)];
-      showAll();
-      remember();
+      look(places[Math.floor(Math.random() * places.length)]);
     },
     " ": play,
   };
 
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea, audio");
-    const pressed = event.key === " " && event.target.closest("button, summary");
+    const pressed = event.key === " " && (event.target.closest("button, summary, [tabindex='0']") || !box.querySelector("audio")); // else it scrolls
     if (!data || event.ctrlKey || event.metaKey || event.altKey || typing || pressed || !KEYS[event.key]) return;
     event.preventDefault();
     KEYS[event.key]();
@@ -352,17 +332,16 @@
   for (const [id, step] of [["earlier", -ROWS], ["later", ROWS]]) {
     byId(id).addEventListener("click", () => {
       const current = Math.floor(places.indexOf(at) / ROWS) * ROWS;
-      at = places[Math.min(places.length - 1, Math.max(0, current + step))];
-      showAll();
-      remember();
+      look(places[Math.min(places.length - 1, Math.max(0, current + step))]);
     });
   }
   window.addEventListener("hashchange", () => data && location.hash.includes("=") && restore());
 
   if (root.dataset.live) {
-    let turn = 0;
-    const look = () => load(`live.js?n=${(turn += 1)}`, () => trouble("The server does not answer: it may have ended."));
-    setInterval(look, POLL);
-    look();
+    follow("../../", (version, sections) => {
+      const here = sections.includes(root.dataset.section);
+      note("gone", here ? "" : "The runs of this page are gone. They are shown as they were.");
+      if (data && here && version !== data.version) load(withVersion("summary.js", version), () => {});
+    });
   }
 })();

@@ -2,11 +2,12 @@
 // The main table of the front page: filters, search, sorting, and the comparison of two models. What is chosen stands in
 // the address. Texts of others reach the page as text nodes only.
 (function () {
+  const LONG = 60; // letters of a name that may be cut where it is shown
   const STEP = 50; // rows that are added at a time
   const SVG = "http://www.w3.org/2000/svg";
   const SHOWS = {
     scores: "scores and ranks", differences: "differences from the baseline", gaps: "gap to the text ceiling",
-    failures: "not ok", speed: "speed (RTFx)",
+    failures: "not ok", speed: "speed (RTFx)", size: "parameters",
   };
   const VERDICTS = { "1": "better", "-1": "worse", "0": "not told apart" };
   const board = JSON.parse(document.getElementById("data").textContent);
@@ -16,8 +17,11 @@
   const details = new Map(); // by section: a promise of what `rbaSetting` is called with
   const arrived = new Map();
   const scores = board.settings.map((setting) => new Map(setting.scores.map((row) => [row[0], row])));
+  const origins = board.settings.map((setting) =>
+    new Map(setting.scores.map((row, i) => [row[0], board.provenances[setting.provenance[i]]])));
   let state = { ...defaults, compare: [] };
   let shown = STEP;
+  let rowOrigins = new Map(); // by model, of the table that is being drawn
   let drawing = 0; // of several drawings that wait for data, only the last one counts
 
   window.rbaSetting = (section, content) => arrived.set(section, content);
@@ -84,7 +88,51 @@
       ? element("a", { href: sampleAddress(setting, [label]), title: "Answers of " + label }, value)
       : element("b", {}, value);
     const partial = setting.partial.includes(model) ? element("span", { class: "badge bad" }, "partial") : null;
-    return cell([rank, partial, main, element("span", { class: "ends" }, ends)], row[1]);
+    const without = setting.speechless[model] ?? null; // the best score of a control
+    const speechless = without === null ? null : element("span", { class: "ends" }, "no speech: " + number(without, setting.digits));
+    return cell([rank, partial, main, element("span", { class: "ends" }, ends), speechless], row[1]);
+  }
+
+  // Where a score comes from: a label and the facts behind it. A row has the weakest label of the scores that it shows.
+
+  function originOf(place, model) {
+    return origins[place].get(model);
+  }
+
+  function has(place, model) {
+    return scores[place].has(model) && (!state.provenance || originOf(place, model)[0] === state.provenance);
+  }
+
+  function rowOrigin(model) {
+    if (!rowOrigins.has(model)) {
+      const found = chosenSettings().filter((place) => has(place, model)).map((place) => originOf(place, model));
+      const label = board.trust.find((each) => found.some((origin) => origin[0] === each));
+      const same = found.filter((origin) => origin[0] === label), facts = [...new Set(same.map((origin) => origin[1]))];
+      const share = found.length > 1 ? `${same.length} of ${found.length} scores: ` : "";
+      rowOrigins.set(model, [label, share + (facts.length === 1 ? facts[0] : `each with facts of its own`)]);
+    }
+    return rowOrigins.get(model);
+  }
+
+  function badge([label, facts]) {
+    return element("span", { class: label === board.trust.at(-1) ? "badge good" : "badge", title: facts }, label);
+  }
+
+  // A score whose provenance is not that of its row says so.
+  function withOrigin(made, place, model) {
+    const origin = originOf(place, model);
+    if (origin[0] !== rowOrigin(model)[0]) made.parts.push(element("span", { class: "ends" }, badge(origin)));
+    return made;
+  }
+
+  function originCell(place, model, file) {
+    const [label, facts] = originOf(place, model);
+    const name = file ? element("a", { href: address(file) }, label) : label;
+    return cell([name, element("span", { class: "ends facts" }, facts)], board.trust.indexOf(label), { class: "text" });
+  }
+
+  function address(path) {
+    return path.split("/").map(encodeURIComponent).join("/");
   }
 
   function sampleAddress(setting, labels) {
@@ -123,7 +171,23 @@
     return cell([element("b", {}, value + " %"), element("span", { class: "ends" }, ends)], row.retained[control][0]);
   }
 
+  function size(parameters) {
+    for (const [unit, amount] of [["B", 1e9], ["M", 1e6], ["k", 1e3]]) {
+      if (parameters >= amount * 0.9995) return Number((parameters / amount).toPrecision(3)) + "\u00a0" + unit;
+    }
+    return String(parameters);
+  }
+
+  function sizeCell(row) {
+    if (row.size === null) return NOTHING;
+    const parts = row.parts.map(([name, parameters]) => name + " " + size(parameters)).join(" + ");
+    return cell([element("b", {}, size(row.size)), parts ? element("span", { class: "ends" }, parts) : null], row.size);
+  }
+
   const CONTROLS = [...new Set(board.settings.flatMap((setting) => setting.controls))];
+
+  const SHOW_NAMES = new Map([...Object.entries(SHOWS),
+    ...CONTROLS.map((control) => ["retained " + control, "retained without the speech: " + control])]);
 
   const DETAILED = {
     ...Object.fromEntries(CONTROLS.map((control) => ["retained " + control, (setting, row) => retainedCell(row, control)])),
@@ -131,11 +195,13 @@
     gaps: (setting, row) => ({ ...differenceCell(setting, row.gap), attributes: row.ceiling ? { title: "from " + row.ceiling } : {} }),
     failures: (setting, row) => failuresCell(row),
     speed: (setting, row) => (row.rtfx === null ? NOTHING : cell([String(row.rtfx)], row.rtfx)),
+    size: (setting, row) => sizeCell(row),
   };
 
   function heading(setting, kind) {
-    const lower = kind === "scores" || kind === "differences" || kind === "gaps" ? setting.lower : kind !== "speed";
-    return { title: setting.title, metric: setting.metric + (setting.lower ? ", lower is better" : ""), lower };
+    const ofScore = kind === "scores" || kind === "differences" || kind === "gaps";
+    const lower = kind === "gaps" ? !setting.lower : ofScore ? setting.lower : kind !== "speed";
+    return { title: setting.title, metric: ofScore ? setting.metric + (setting.lower ? ", lower is better" : "") : SHOW_NAMES.get(kind), lower };
   }
 
   function columnsOf(places, loaded) {
@@ -145,7 +211,8 @@
       return {
         key: setting.section, ...heading(setting, state.show),
         cell: (model) => {
-          if (state.show === "scores") return scoreCell(place, model);
+          if (!has(place, model)) return NOTHING;
+          if (state.show === "scores") return withOrigin(scoreCell(place, model), place, model);
           const row = loaded[order]?.rows.get(model);
           return row ? DETAILED[state.show](setting, row) : NOTHING;
         },
@@ -172,9 +239,11 @@
         column("retained " + control, "retained, " + control, (row) => retainedCell(row, control), true, "share of the score without the speech")),
       column("failures", "not ok", failuresCell, true),
       column("speed", "RTFx", (row) => DETAILED.speed(setting, row)),
+      column("size", "parameters", sizeCell, true),
       column("judge", "judge", () => textCell(setting.judge || "none")),
+      column("provenance", "provenance", (row) => originCell(place, row.model, row.attestation)),
       column("date", "date", (row) => textCell(row.date)),
-      column("weights", "weights", (row) => cell([element("a", { href: row.run.split("/").map(encodeURIComponent).join("/") }, row.weights)], row.weights, { class: "text" })),
+      column("weights", "weights", (row) => cell([element("a", { href: address(row.run) }, row.weights)], row.weights, { class: "text" })),
     ];
   }
 
@@ -193,8 +262,15 @@
     return board.models.map((_, model) => model).filter((model) => {
       const each = board.models[model], text = (each.label + " " + each.type).toLowerCase();
       return words.every((word) => text.includes(word)) && (!state.type || each.type === state.type) &&
-        (!state.provenance || each.provenance === state.provenance) && places.some((place) => scores[place].has(model));
+        places.some((place) => has(place, model));
     });
+  }
+
+  // By name; where one setting is shown, as it ranks them: models, then references, each by score.
+  function inOrder(models, places) {
+    if (places.length !== 1) return models;
+    const order = new Map(board.settings[places[0]].scores.map((row, place) => [row[0], place]));
+    return [...models].sort((a, b) => order.get(a) - order.get(b));
   }
 
   function sorted(models, columns) {
@@ -204,9 +280,9 @@
     const keys = new Map(models.map((model) => [model, column.cell(model).sort]));
     return [...models].sort((a, b) => {
       const [x, y] = [keys.get(a), keys.get(b)];
-      if (x === null || y === null) return (x === null) - (y === null) || a - b; // what is not known comes last
+      if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, equal ones as they were
       const order = typeof x === "string" ? (x < y ? -1 : x > y ? 1 : 0) : x - y;
-      return sign * order || a - b;
+      return sign * order;
     });
   }
 
@@ -225,12 +301,12 @@
       change({ sort: column.key, order: active && state.order === first ? other : first });
       holder.querySelector(`button[data-sort="${CSS.escape(column.key)}"]`)?.focus();
     });
-    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: column.key === "model" ? "text" : null },
+    return element("th", { scope: "col", "aria-sort": active ? state.order : null, class: ["model", "provenance"].includes(column.key) ? "text" : null },
       button, column.metric ? element("span", { class: "ends" }, column.metric) : null);
   }
 
   function modelCell(model) {
-    const each = board.models[model];
+    const each = board.models[model], long = each.label.length > LONG;
     const box = element("input", { type: "checkbox", "aria-label": "Compare " + each.label, "data-model": model });
     box.checked = state.compare.includes(each.label);
     box.addEventListener("change", () => {
@@ -238,19 +314,20 @@
       change({ compare: box.checked ? [...others.slice(-1), each.label] : others });
       holder.querySelector(`input[data-model="${model}"]`)?.focus();
     });
-    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", { class: "label" }, each.label)),
+    return element("th", { scope: "row" }, element("span", { class: "name" }, box, element("span", long ? { class: "label clamped", title: each.label } : { class: "label" }, each.label)),
       element("span", { class: "tags" }, element("span", { class: "badge" }, each.type), " ",
-        element("span", { class: "badge" }, each.provenance)));
+        badge(rowOrigin(model))));
   }
 
   async function draw() {
+    rowOrigins = new Map();
     const turn = ++drawing;
     const places = chosenSettings();
     const loaded = places.length === 1 || state.show !== "scores" ? await Promise.all(places.map((place) => load(board.settings[place]))) : [];
     if (turn !== drawing) return;
-    form.elements.show.disabled = places.length === 1; // one setting shows everything
+    form.elements.show.closest("label").hidden = places.length === 1; // one setting shows everything
     const columns = columnsOf(places, loaded);
-    const models = sorted(chosenModels(places), columns);
+    const models = sorted(inOrder(chosenModels(places), places), columns);
     const head = element("tr", {}, headCell(MODEL), ...columns.map(headCell));
     const body = element("tbody", {}, ...models.slice(0, shown).map((model) => element("tr", {}, modelCell(model),
       ...columns.map((column) => {
@@ -260,7 +337,7 @@
     holder.replaceChildren(element("table", {}, element("thead", {}, head), body));
     const missing = loaded.some((each) => each === null) ? " Files of site/settings/ are missing." : "";
     count.textContent = `${models.length} of ${board.models.length} rows, ${places.length} of ${board.settings.length} ` +
-      `columns of scores. Tick two models to compare them.${missing}`;
+      `columns of scores.${board.models.length > 1 ? " Tick two models to compare them." : ""}${missing}`;
     more.hidden = models.length <= shown;
     more.textContent = `Show ${Math.min(STEP, models.length - shown)} more of ${models.length} rows`;
     await compare(places, turn);
@@ -347,6 +424,7 @@
     const options = choices.length > 1 && all ? [["", all], ...choices] : choices;
     select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
     select.disabled = options.length < 2;
+    select.closest("label").hidden = select.disabled; // nothing to choose
   }
 
   function distinct(values) {
@@ -388,8 +466,8 @@
   fill("setting", board.settings.map((setting) => [setting.section, setting.title]), "all");
   fill("decoding", distinct(board.settings.map((setting) => setting.decoding)), "all");
   fill("type", distinct(board.models.map((model) => model.type)), "all");
-  fill("provenance", distinct(board.models.map((model) => model.provenance)), "all");
-  fill("show", [...Object.entries(SHOWS), ...CONTROLS.map((control) => ["retained " + control, "retained without the speech: " + control])]);
+  fill("provenance", distinct(board.provenances.map((origin) => origin[0])), "all");
+  fill("show", [...SHOW_NAMES]);
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => {
