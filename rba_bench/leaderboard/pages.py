@@ -338,8 +338,15 @@ def section_names(groups: Sequence[BoardGroup], reserved: Sequence[str]) -> list
         else f"{group.task}.{group.protocol_hash[:SHORT]}.{group.data_hash[:SHORT]}"
         for group, task in zip(groups, tasks, strict=True)
     ]
-    return [
+    names = [
         name if names.count(name) == 1 else f"{name}.{_judges_sha256(group)[:SHORT]}"
+        for group, name in zip(groups, names, strict=True)
+    ]
+    # Somebody can look for a protocol whose hash begins like another's: a hash of the whole hashes tells them apart.
+    return [
+        name
+        if names.count(name) == 1
+        else f"{name}.{sha256_json([group.protocol_hash, group.data_hash, _judges_sha256(group)])}"
         for group, name in zip(groups, names, strict=True)
     ]
 

@@ -420,3 +420,19 @@ def close(cell: str) -> object:
         return pytest.approx(float(cell), rel=1e-9, abs=1e-9)
     except ValueError:
         return cell
+
+
+def test_protocols_whose_hashes_begin_alike_have_sections_of_their_own(tmp_path):
+    for end in "12":  # as somebody could make them who looks for one long enough
+        made.write_run(
+            tmp_path / end,
+            "sft",
+            made.qa_samples(0.5, 20),
+            "micro_triviaqa",
+            protocol_hash="ab" * 31 + "0" + end,
+        )
+    built = build_board([tmp_path / "1", tmp_path / "2"], tmp_path / "board")
+    names = [section["name"] for section in built.data["sections"]]
+    assert len(set(names)) == 2
+    assert {f"{name}.csv" for name in names} <= {file.name for file in built.files}
+    assert list(board_differences(built.out)) == []
