@@ -45,9 +45,7 @@ class SiteServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = (
-        128  # connections that wait; five, as by default, are fewer than a page opens at once
-    )
+    request_queue_size = 128  # connections that wait; a page opens more than the five of the library
 
     def __init__(self, source: FileSource, port: int | None = None) -> None:
         self.source = source

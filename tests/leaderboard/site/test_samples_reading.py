@@ -58,8 +58,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 models, some with hostile names, whose answers are hostile."""
     root = tmp_path_factory.mktemp("hostile")
     names = ["n" * 180, "<script>alert(2)</script>", "نموذج", *(f"model-{place}" for place in range(17))]
+    answers = [
+        [hostile_sample(place, text, half) for place, text in enumerate(TEXTS)] for half in (False, True)
+    ]
     for place, name in enumerate(names):
-        samples = [hostile_sample(number, text, half=place % 2 == 1) for number, text in enumerate(TEXTS)]
+        samples = answers[place % 2]
         model = {"name": name, "spec": name, "weights_sha256": "33" * 32, "training": None}
         write_run(root / "runs", f"m{place}", samples, task="hostile_s2tt", model=model)
     return write_site([root / "runs"], root / "site").page.parent / "samples" / "hostile_s2tt" / "index.html"
@@ -96,6 +99,8 @@ def test_texts_have_their_own_direction(page: Any, hostile: Path) -> None:
                 assert (style == "rtl") == right, text.text_content()
         words = page.locator(".reply[data-model=model-0] .words").last
         assert words.locator("del, ins").count() > 0 and "left out: " in words.text_content()
+        for word in words.locator("del").all():
+            assert (word.evaluate("(each) => getComputedStyle(each).direction") == "rtl") == right
 
 
 def test_twenty_models_side_by_side(page: Any, hostile: Path) -> None:
