@@ -7,8 +7,10 @@ For each size the records are written by `board_generator` (`rba-bench leaderboa
 is built twice: first with all records new, each of which is verified (every answer scored again), then again, when
 the records are known and only read, compared and published. `verify ms` is the processor time of the first build
 beyond the second, per record. `--known` leaves out the first build, which takes long where records are thousands: the
-writer of the records notes them as verified. Memory is the sum of the proportional set sizes of all processes of the
-second build, looked at ten times a second. Records of a smaller board are part of the larger one, so `--out FOLDER`
+writer of the records notes them as verified. Memory is the most that all processes of a build hold together (sum of
+their proportional set sizes), looked at ten times a second. The records of a task repeat five answers to each item, and
+a score that was computed is found again for the next model with the same answer: `verify ms` is a lower bound for long
+answers, which are all different. Records of a smaller board are part of the larger one, so `--out FOLDER`
 keeps and reuses them.
 """
 
@@ -139,9 +141,10 @@ def main() -> None:
     chosen = parser.parse_args()
     root = chosen.out or Path(tempfile.mkdtemp(prefix="board-scale-"))
     print(
-        "| models | tasks | records | new: wall s | CPU s | verify ms | known: wall s | CPU s | MiB | CPU ms a record |"
+        "| models | tasks | records | new: wall s | CPU s | MiB | verify ms | known: wall s | CPU s | MiB | "
+        "CPU ms a record |"
     )
-    print("|" + " ---: |" * 10)
+    print("|" + " ---: |" * 11)
     try:
         for tasks in sorted(chosen.tasks):
             for models in sorted(chosen.models):
@@ -165,7 +168,7 @@ def _line(root: Path, models: int, tasks: int, items: int, workers: int, known_o
     os.environ["RBA_CACHE"], os.environ["OMP_NUM_THREADS"] = str(cache), "1"
     command = [sys.executable, "-m", "rba_bench", "leaderboard", "build", str(root / "records")]
     command += ["--out", str(board), "--workers", str(workers)]
-    first = ["-", "-", "-"]
+    first = ["-"] * 4
     if known_only:
         note_as_verified(root, tasks)
     else:
@@ -173,7 +176,8 @@ def _line(root: Path, models: int, tasks: int, items: int, workers: int, known_o
         shutil.rmtree(board)
     known = measured(command)
     if not known_only:
-        first = [f"{new.wall:.1f}", f"{new.cpu:.1f}", f"{1000 * (new.cpu - known.cpu) / records:.0f}"]
+        beyond = f"{1000 * (new.cpu - known.cpu) / records:.0f}"
+        first = [f"{new.wall:.1f}", f"{new.cpu:.1f}", f"{new.memory / MIB:.0f}", beyond]
     second = [f"{known.wall:.1f}", f"{known.cpu:.1f}", f"{known.memory / MIB:.0f}"]
     cells = [models, tasks, records, *first, *second, f"{1000 * known.cpu / records:.1f}"]
     return "| " + " | ".join(map(str, cells)) + " |"

@@ -53,11 +53,11 @@ def score_item(item: Mapping[str, Any], response: str) -> ItemScore:
 
 def _graded_by_rules(item: Mapping[str, Any], response: str) -> ItemScore:
     """All metrics of the kind `instruct` at once: the rules of the micro world grade the answer and the baseline."""
-    world = load_world("grammar")
-    instruction = world.parse(user_text(item))
+    world, text = load_world("grammar"), user_text(item)
+    instruction = world.parse(text)
     if instruction is None:
         return ItemScore({}, None, "the judge does not know this instruction")
-    answer, baseline = world.grade(instruction, response), world.grade(instruction, item["baseline"])
+    answer, baseline = world.grade(instruction, response), _baseline_grade(text, item["baseline"])
     preferred = preference(answer.score, baseline.score)
     votes = {
         "response": {"score": answer.score, "valid": answer.valid, "reason": answer.reason},
@@ -67,6 +67,12 @@ def _graded_by_rules(item: Mapping[str, Any], response: str) -> ItemScore:
     return ItemScore(
         {"win_rate": preferred, "rating": answer.score, "valid_rate": float(answer.valid)}, votes
     )
+
+
+@lru_cache(maxsize=1024)  # many models are compared with it
+def _baseline_grade(text: str, baseline: str) -> Any:
+    world = load_world("grammar")
+    return world.grade(world.parse(text), baseline)
 
 
 def signatures(kind: str, target_langs: Sequence[str]) -> dict[str, str]:
