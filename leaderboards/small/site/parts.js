@@ -22,11 +22,11 @@
     return element("span", { class: `badge ${kind}`.trim(), dir: "auto" }, text);
   }
 
-  // A text of a record; a long one scrolls in a region of its own, which has a name and can be reached by keyboard.
+  // A text of a record; a long one scrolls in a group of its own, which has a name and can be reached by keyboard.
   function said(title, text, kind = "") {
     const long = text.length > LONG || text.split("\n", LINES + 1).length > LINES;
-    const region = long ? { tabindex: "0", role: "region", "aria-label": title } : {};
-    return element("p", { class: `said ${long ? "long" : ""} ${kind}`.replace(/ +/g, " ").trim(), dir: "auto", ...region }, text || "(nothing)");
+    const group = long ? { tabindex: "0", role: "group", "aria-label": title } : {};
+    return element("p", { class: `said ${long ? "long" : ""} ${kind}`.replace(/ +/g, " ").trim(), dir: "auto", ...group }, text || "(nothing)");
   }
 
   // Children that stay are not touched: a clip goes on playing, and what has the focus keeps it.
