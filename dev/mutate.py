@@ -30,16 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "dev" / "MUTATIONS.md"
 COPIED = ("rba_bench", "tests", "recipes", "tasks", "dev", "benchmarks", "leaderboards", "pyproject.toml")
 SOURCES = (".py", ".js", ".css", ".jinja")
-TRAINER = (
-    "loss",
-    "mask",
-    "position",
-    "reward",
-    "rewards",
-    "pair",
-    "pairs",
-    "normalisation",
-)  # kinds of its mutations
+TRAINER = ("rba_bench/training/", "rba_bench/textlm/")  # where its mutations are
 CAUGHT = {True: "yes", False: "**no**"}
 TIMEOUT_S = 600
 HEAVY = (
@@ -243,7 +234,9 @@ def report(mutations: list[Mutation], bench: Bench, before: str = "") -> str:
     kept = {part.partition("\n")[0]: part for part in before.split("\n## ")[1:]}
     sections = [
         _section(
-            name, [(n, one) for n, one in enumerate(mutations, 1) if (one.kind in TRAINER) == trainer], bench
+            name,
+            [(n, one) for n, one in enumerate(mutations, 1) if one.file.startswith(TRAINER) == trainer],
+            bench,
         )
         or kept.get(name, "").rstrip("\n")
         for name, trainer in (("Trainer", True), ("Leaderboards", False))
