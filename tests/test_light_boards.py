@@ -82,8 +82,12 @@ def test_a_scorer_without_its_package_costs_its_own_record_alone(monkeypatch: py
 
 
 def _forget_normalized_texts() -> None:
-    """Empty every cache of the metrics: what one of them remembers needs no package any more."""
-    for name in [name for name in sys.modules if name.startswith("rba_bench.metrics")]:
+    """Empty every cache of scores: what one of them remembers needs no package any more."""
+    for name in [
+        name
+        for name in sys.modules
+        if name.startswith(("rba_bench.metrics", "rba_bench.leaderboard.item_facts"))
+    ]:
         for value in vars(sys.modules[name]).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
