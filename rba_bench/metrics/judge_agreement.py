@@ -130,20 +130,30 @@ def correlation(
 
 
 class _RankCorrelation(ScoreFn):
-    """Spearman's correlation from a summed table of values of A against values of B, `[m, p q]`; NaN without spread."""
+    """Spearman's correlation from how often each distinct pair of values occurs, `[m, k]`; NaN without spread.
 
-    def __init__(self, p: int, q: int) -> None:
-        self.shape = (p, q)
+    Args:
+        left: Number of the value of A in each pair, in order of size, `[k]`; every number up to the largest occurs.
+        right: Of B.
+    """
+
+    def __init__(self, left: NDArray[np.intp], right: NDArray[np.intp]) -> None:
+        self.places = (left, right)
+        self.orders = tuple(np.argsort(each, kind="stable") for each in self.places)
+        self.starts = tuple(
+            np.searchsorted(each[order], np.arange(each.max() + 1))
+            for each, order in zip(self.places, self.orders, strict=True)
+        )
 
     def many(self, totals: Floats) -> Floats:
         """Correlations `[m]`."""
-        tables = totals.reshape(-1, *self.shape)
-        n = tables.sum(axis=(1, 2))
-        ranks = [_mean_ranks(tables.sum(axis=axis)) for axis in (2, 1)]
-        shares = tables / np.where(n > 0, n, 1.0)[:, None, None]
-        x, y = (rank - (n[:, None] + 1) / 2 for rank in ranks)  # less the mean rank
-        both = np.einsum("mpq,mp,mq->m", shares, x, y)
-        left, right = ((shares.sum(axis=axis) * rank**2).sum(axis=1) for axis, rank in ((2, x), (1, y)))
+        n = totals.sum(axis=1, keepdims=True)
+        x, y = (
+            _mean_ranks(np.add.reduceat(totals[:, order], starts, axis=1))[:, place] - (n + 1) / 2
+            for place, order, starts in zip(self.places, self.orders, self.starts, strict=True)
+        )  # less the mean rank
+        shares = totals / np.where(n > 0, n, 1.0)
+        both, left, right = ((shares * product).sum(axis=1) for product in (x * y, x * x, y * y))
         return _ratio(both, np.sqrt(left * right))
 
     def scale(self, rows: Floats, width: float | None) -> Scale:
@@ -158,20 +168,21 @@ def _mean_ranks(counts: Floats) -> Floats:
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable]) -> Interval | None:
-    """Spearman's correlation of two judges' grades, of which there are few; None where they do not vary.
+    """Spearman's correlation of two judges' values; None where they do not vary.
 
     Every resample is ranked anew.
 
     Args:
-        a: Grades of one judge, `[n]`.
+        a: Values of one judge, `[n]`.
         b: Of the other.
         clusters: Cluster of each answer.
     """
-    first, second = (np.asarray(values, dtype=np.float64).round(9) for values in (a, b))
-    (x, left), (y, right) = (np.unique(values, return_inverse=True) for values in (first, second))
-    rows = np.zeros((len(left), len(x) * len(y)))
-    rows[np.arange(len(left)), len(y) * left + right] = 1.0
-    return _interval(rows, _RankCorrelation(len(x), len(y)), clusters)
+    values = np.column_stack([np.asarray(each, dtype=np.float64).round(9) for each in (a, b)])
+    pairs, place = np.unique(values, axis=0, return_inverse=True)
+    left, right = (np.unique(column, return_inverse=True)[1] for column in pairs.T)
+    rows = np.zeros((len(values), len(pairs)))
+    rows[np.arange(len(values)), place.reshape(-1)] = 1.0
+    return _interval(rows, _RankCorrelation(left, right), clusters)
 
 
 class _Slope(ScoreFn):
