@@ -24,14 +24,15 @@ from rba_bench.evaluation.metric import KINDS, ItemScore, Metric, largest_value,
 from rba_bench.evaluation.records import ExploitTable, MetricPart, MetricValue, Sample
 from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
 from rba_bench.metrics.bootstrap import (
+    Floats,
     ScoreFn,
     bootstrap_corpus,
     bootstrap_error,
     bootstrap_mean,
-    cluster_sizes,
+    clusters_of,
     resampled_scores,
 )
-from rba_bench.metrics.interval import Clusters, Interval, Z
+from rba_bench.metrics.interval import Interval, Z
 from rba_bench.metrics.qa.matching import STRATEGIES, QuestionItem, spread_positions
 from rba_bench.metrics.win_rate import preference
 
@@ -90,11 +91,7 @@ def metric_interval(
     metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
 ) -> Interval:
     """Score of a metric over items with its 95 % interval; macro metrics are averaged over `groups`."""
-    if not metric.is_corpus:
-        largest = largest_value(metric.name, metric.scale)
-        return bootstrap_mean([float(value) for value in scores], clusters, scale=largest)
-    matrix, score = _summable(metric, scores, groups)
-    return bootstrap_corpus(matrix, score, clusters, scale=metric.scale)
+    return _interval(metric, *_summable(metric, scores, groups), clusters)
 
 
 def metric_error(
@@ -104,16 +101,34 @@ def metric_error(
 
     Where these do not differ, only the interval says how sure the score is: the error is then its half width over 1.96.
     """
+    return _interval_and_error(metric, scores, groups, clusters)[1]
+
+
+def _interval_and_error(
+    metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
+) -> tuple[Interval, float]:
     matrix, score = _summable(metric, scores, groups)
     draws = resampled_scores(matrix, score, clusters)
-    error = bootstrap_error(draws, Clusters.of(cluster_sizes(len(matrix), clusters)))
-    if error > 0:
-        return error
-    interval = metric_interval(metric, scores, groups, clusters)
-    return (interval.high - interval.low) / (2 * Z)
+    interval = _interval(metric, matrix, score, clusters, draws)
+    error = bootstrap_error(draws, clusters_of(len(matrix), clusters))
+    return interval, error if error > 0 else (interval.high - interval.low) / (2 * Z)
 
 
-def _summable(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> tuple[np.ndarray, ScoreFn]:
+def _interval(
+    metric: Metric,
+    matrix: Floats,
+    score: ScoreFn,
+    clusters: Sequence[str],
+    draws: Floats | None = None,
+) -> Interval:
+    """Interval of a score of summable rows `[n, k]`; `draws` are the scores of their resamples if these are known."""
+    if metric.is_corpus:
+        return bootstrap_corpus(matrix, score, clusters, scale=metric.scale, draws=draws)
+    largest = largest_value(metric.name, metric.scale)
+    return bootstrap_mean(matrix[:, 0], clusters, scale=largest, draws=draws)
+
+
+def _summable(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> tuple[Floats, ScoreFn]:
     """Per-item scores as a matrix of summable rows `[n, k]`, and the score of a summed row."""
     score = score_function(metric.aggregation)
     if metric.aggregation == "mean":
@@ -153,7 +168,7 @@ def _summarise(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
     scores = [sample.scores[metric.name] for sample in scored]
     groups = [sample.group for sample in scored]
     clusters = [sample.cluster for sample in scored]
-    whole, breakdown = metric_interval(metric, scores, groups, clusters), {}
+    (whole, error), breakdown = _interval_and_error(metric, scores, groups, clusters), {}
     for group in (names := sorted(set(groups))):
         places = [place for place, name in enumerate(groups) if name == group]
         part = whole
@@ -165,7 +180,7 @@ def _summarise(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
     lengths = mean_lengths(samples, metric.name)
     return MetricValue(
         **whole.to_dict(),
-        stderr=metric_error(metric, scores, groups, clusters),
+        stderr=error,
         aggregation=metric.aggregation,
         macro=metric.macro,
         scale=metric.scale,

@@ -47,6 +47,6 @@ def compare_task(job: CompareJob) -> list[BoardGroup]:
         first = first or run
     groups = form_groups(job.runs, job.baseline, job.ceiling)
     for group in groups:
-        assert group.rows  # computed now, and kept
+        assert group.rows and group.item_numbers  # computed now, and kept
         group.release()
     return groups

@@ -7,7 +7,7 @@ against.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +112,7 @@ class LoadedRun:
     @property
     def name(self) -> str:
         """Name of the model, as it may be shown."""
-        return plain(self.record.model["name"])
+        return _shown(self.record.model["name"])
 
     @cached_property
     def scored_items(self) -> tuple[Sample | ScoredItem, ...]:
@@ -196,6 +196,11 @@ class LoadedRun:
         value = self.record.metrics[metric]
         groups = [item[3] for item in self.items] if value.macro else None
         return resampling_rows(self.item_rows(metric), value.aggregation, groups)
+
+
+@lru_cache(maxsize=2**14)  # asked for again and again
+def _shown(name: str) -> str:
+    return plain(name)
 
 
 def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:

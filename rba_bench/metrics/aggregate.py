@@ -81,8 +81,11 @@ class MacroScore(ScoreFn):
         """Scores `[m]` of summed rows `[m, k]`."""
         blocks = totals.reshape(len(totals), -1, self.width)
         filled = blocks.any(axis=2)
-        scores = np.zeros(filled.shape)
-        scores[filled] = self.inner.many(blocks[filled])
+        if filled.all():  # nearly always, and without copies of the blocks
+            scores = self.inner.many(blocks.reshape(-1, self.width)).reshape(filled.shape)
+        else:
+            scores = np.zeros(filled.shape)
+            scores[filled] = self.inner.many(blocks[filled])
         return np.asarray(scores.sum(axis=1) / np.maximum(filled.sum(axis=1), 1))
 
     def scale(self, rows: Floats, width: float | None) -> Scale:
