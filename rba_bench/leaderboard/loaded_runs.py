@@ -255,7 +255,13 @@ def load_checked_run(folder: Path) -> LoadedRun:
         UserError: something is missing, damaged, or does not follow from the samples.
     """
     run = open_run(folder)
-    record = run.record
+    check_run(run)
+    return run
+
+
+def check_run(run: LoadedRun) -> None:
+    """Read and check the samples of a run whose record was read; see `load_checked_run`."""
+    record, folder = run.record, run.folder
     samples = in_order(parse_samples(run.sample_bytes, folder))
     if len({sample.doc_id for sample in samples}) != len(samples) or len(samples) != record.n:
         raise UserError(f"{folder}: {record.n} items recorded, {len(samples)} samples found, or some twice")
@@ -276,7 +282,6 @@ def load_checked_run(folder: Path) -> LoadedRun:
         value = score(rows.sum(axis=0).tolist())
         if not abs(value - recorded.value) <= 1e-6 * recorded.scale:  # so that a NaN does not pass
             raise UserError(f"{folder}: {metric} is recorded as {recorded.value}, its samples give {value}")
-    return run
 
 
 def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:

@@ -23,7 +23,7 @@ from rba_bench.evaluation.task_registry import tasks_dir
 from rba_bench.files import cache_dir, sha256_bytes, sha256_json, write_atomic
 from rba_bench.leaderboard.board_groups import data_hash
 from rba_bench.leaderboard.item_facts import items_sha256
-from rba_bench.leaderboard.loaded_runs import LoadedRun, load_checked_run
+from rba_bench.leaderboard.loaded_runs import LoadedRun, check_run
 from rba_bench.leaderboard.test_sets import load_test_set, shared_test_set_faults, shipped_task
 from rba_bench.leaderboard.verify import fault_of
 from rba_bench.leaderboard.worker_processes import Mapped
@@ -171,19 +171,16 @@ def verify_together(runs: Sequence[LoadedRun]) -> list[Verified | UserError | Mi
 
 def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
     try:
-        checked = load_checked_run(run.folder)
-        if checked.record_sha256 != run.record_sha256:
-            return UserError(f"{run.folder} was changed meanwhile: repeat the command")
-        checked.beside.clear()  # of all copies of the record, see `without_copies`
-        checked.add_beside(run.beside)
+        check_run(run)
         with silenced():  # as many bars as there are judged records
-            fault = fault_of(checked)
+            fault = fault_of(run)
         return fault or Verified(
-            items_sha256(checked.item_facts),
-            sha256_bytes(packed_as_published(run.folder, checked.sample_bytes)),
+            items_sha256(run.item_facts), sha256_bytes(packed_as_published(run.folder, run.sample_bytes))
         )
     except (UserError, MissingPrerequisite) as error:
         return error
+    finally:
+        run.release()
 
 
 def refuse_differing_items(runs: Sequence[LoadedRun], verified: Mapping[str, Verified]) -> None:
