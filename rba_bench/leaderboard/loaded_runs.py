@@ -184,7 +184,7 @@ class LoadedRun:
         if like is not None and like.items == self.items:
             vars(self).update(items=like.items, clusters=like.clusters)
         self.clusters, self.target_langs  # noqa: B018  read before the samples go
-        for name in ("samples", "scored_items", "sample_bytes", "record_bytes"):
+        for name in ("samples", "item_facts", "scored_items", "sample_bytes", "record_bytes"):
             vars(self).pop(name, None)
 
     def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
