@@ -156,9 +156,9 @@ def open_up(folder: Path | str) -> None:
 
 
 def _umask() -> int:
-    with suppress(OSError, StopIteration, ValueError):  # Linux tells it; elsewhere it must be set to be read
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
+    # Linux tells it; elsewhere it must be set to be read
+    with suppress(OSError, IndexError, ValueError), open("/proc/self/status", "rb", buffering=0) as status:
+        return int(status.read(4096).split(b"\nUmask:", 1)[1].split(maxsplit=1)[0], 8)
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -9,10 +9,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rba_bench.untrusted import visible_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def page_part(package: str, name: str) -> str:
@@ -22,6 +26,11 @@ def page_part(package: str, name: str) -> str:
 
 def render_template(template: str, **values: Any) -> str:
     """A page of a jinja2 template; a name that the template uses and `values` lacks is an error."""
+    return str(_compiled(template).render(**values))
+
+
+@lru_cache(maxsize=16)  # a board has a page for each of its tables
+def _compiled(template: str) -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -31,7 +40,7 @@ def render_template(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         finalize=lambda value: visible_text(value) if type(value) is str else value,
     )
-    return environment.from_string(template).render(**values)
+    return environment.from_string(template)
 
 
 def source_hash(text: str) -> str:
@@ -41,8 +50,15 @@ def source_hash(text: str) -> str:
 
 def script_json(value: Any) -> str:
     """JSON that HTML reads as text: no `<`, no `&`, no line separators of JavaScript; what is not finite is null."""
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    try:
+        text = _strict_json(value)
+    except ValueError:
+        text = _strict_json(_finite(value))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _strict_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:

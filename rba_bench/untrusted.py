@@ -27,6 +27,7 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (bidi), surrogate, p
 _JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need them between their letters
 _STACKED = 4  # combining marks on one letter; more of them cover the lines around
 _ASCII = re.compile(r"[ -~]*")
+_NOT_ASCII = re.compile(r"[^ -~\n]")
 _SCHEME = re.compile(r"\b(javascript|vbscript|data|file)\s*:", re.IGNORECASE)
 _ADDRESS = re.compile(r":(?=//)|\bwww(?=\.)", re.IGNORECASE)
 _LINK = re.compile(r"\](?=[(\[:])")
@@ -80,16 +81,14 @@ def visible_text(text: str) -> str:
 
 def json_safe(text: str) -> str:
     """JSON text whose characters can all be seen: others become escapes, which readers take for the same."""
-    if _ASCII.fullmatch(text.replace("\n", "")):
-        return text
-    letters = []
-    for letter in text:
-        if letter == "\n" or unicodedata.category(letter) not in (*_HIDDEN, "Zl", "Zp"):
-            letters.append(letter)
-        else:
-            units = letter.encode("utf-16-be", errors="surrogatepass")
-            letters += [f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)]
-    return "".join(letters)
+    return _NOT_ASCII.sub(lambda letter: _json_letter(letter[0]), text)
+
+
+def _json_letter(letter: str) -> str:
+    if unicodedata.category(letter) not in (*_HIDDEN, "Zl", "Zp"):
+        return letter
+    units = letter.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _visible(text: str, place: int) -> str:

@@ -144,7 +144,7 @@ def _value_of(name: str) -> Callable[[Items], float]:
 
 def _stderr_of(name: str) -> Callable[[Items], float]:
     def aggregate(items: Items) -> float:
-        return scoring.metric_error(metric_named(name), *_columns(name, items))
+        return scoring.metric_interval(metric_named(name), *_columns(name, items))[1]
 
     return aggregate
 

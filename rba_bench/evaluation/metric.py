@@ -288,10 +288,11 @@ def signed(metrics: Iterable[Metric], target_langs: Iterable[str]) -> tuple[Metr
     The templates of the table know `{langs}`, `{sacrebleu}` (sacrebleu's own signatures) and, by name, the version of
     any installed package.
     """
-    langs = sorted(set(target_langs))
+    langs = tuple(sorted(set(target_langs)))
     return tuple(replace(metric, signature=_signature(metric, langs)) for metric in metrics)
 
 
+@lru_cache(maxsize=256)
 def largest_value(name: str, scale: float) -> float:
     """Largest value that an item can have by a metric with this scale, as its unit says: 5 of a rating."""
     unit = next((metric.unit for metric in METRICS if (metric.name, metric.scale) == (name, scale)), "")
@@ -299,7 +300,8 @@ def largest_value(name: str, scale: float) -> float:
     return float(top) if top.isdigit() else scale
 
 
-def _signature(metric: Metric, langs: list[str]) -> str:
+@lru_cache(maxsize=256)  # every record of a task has the same
+def _signature(metric: Metric, langs: tuple[str, ...]) -> str:
     facts = _Versions(langs=",".join(langs))
     if metric.signature == _SACREBLEU:
         own = [f"{lang} {corpus_metric(metric.name, lang).signature}" for lang in langs]

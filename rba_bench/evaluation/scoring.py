@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rba_bench.assets import load_world
 from rba_bench.errors import UserError
@@ -22,16 +23,17 @@ from rba_bench.evaluation.documents import user_text
 from rba_bench.evaluation.lengths import mean_lengths
 from rba_bench.evaluation.metric import KINDS, ItemScore, Metric, largest_value, metrics_of, signed
 from rba_bench.evaluation.records import ExploitTable, MetricPart, MetricValue, Sample
-from rba_bench.metrics.aggregate import MacroScore, macro_rows, score_function
+from rba_bench.metrics.aggregate import resampling_rows
 from rba_bench.metrics.bootstrap import (
+    Floats,
     ScoreFn,
     bootstrap_corpus,
     bootstrap_error,
     bootstrap_mean,
-    cluster_sizes,
+    clusters_of,
     resampled_scores,
 )
-from rba_bench.metrics.interval import Clusters, Interval, Z
+from rba_bench.metrics.interval import Interval, Z
 from rba_bench.metrics.qa.matching import STRATEGIES, QuestionItem, spread_positions
 from rba_bench.metrics.win_rate import preference
 
@@ -82,47 +84,50 @@ def signatures(kind: str, target_langs: Sequence[str]) -> dict[str, str]:
 
 def metric_value(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> float:
     """Score of a metric over items, without an interval; macro metrics are averaged over `groups`."""
-    matrix, score = _summable(metric, scores, groups)
+    matrix, score = _resampling_rows(metric, _summable(metric, scores), groups)
     return score(matrix.sum(axis=0).tolist())
 
 
 def metric_interval(
     metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
-) -> Interval:
-    """Score of a metric over items with its 95 % interval; macro metrics are averaged over `groups`."""
-    if not metric.is_corpus:
-        largest = largest_value(metric.name, metric.scale)
-        return bootstrap_mean([float(value) for value in scores], clusters, scale=largest)
-    matrix, score = _summable(metric, scores, groups)
-    return bootstrap_corpus(matrix, score, clusters, scale=metric.scale)
+) -> tuple[Interval, float]:
+    """Score of a metric over items with its 95 % interval, and its standard error from the same resamples.
 
-
-def metric_error(
-    metric: Metric, scores: Sequence[Any], groups: Sequence[str], clusters: Sequence[str]
-) -> float:
-    """Standard error of the score from the same resamples that make the interval.
-
-    Where these do not differ, only the interval says how sure the score is: the error is then its half width over 1.96.
+    Macro metrics are averaged over `groups`. Where the resamples do not differ, only the interval says how sure the
+    score is: the error is then its half width over 1.96.
     """
-    matrix, score = _summable(metric, scores, groups)
-    draws = resampled_scores(matrix, score, clusters)
-    error = bootstrap_error(draws, Clusters.of(cluster_sizes(len(matrix), clusters)))
-    if error > 0:
-        return error
-    interval = metric_interval(metric, scores, groups, clusters)
-    return (interval.high - interval.low) / (2 * Z)
+    return _interval_and_error(metric, _summable(metric, scores), groups, clusters)
 
 
-def _summable(metric: Metric, scores: Sequence[Any], groups: Sequence[str]) -> tuple[np.ndarray, ScoreFn]:
-    """Per-item scores as a matrix of summable rows `[n, k]`, and the score of a summed row."""
-    score = score_function(metric.aggregation)
+def _summable(metric: Metric, scores: Sequence[Any]) -> Floats:
+    """Item scores as a matrix of summable rows `[n, k]`."""
     if metric.aggregation == "mean":
-        matrix = np.array([[float(value), 1.0] for value in scores])
-    else:
-        matrix = np.asarray(scores, dtype=np.float64)
-    if not metric.macro:
-        return matrix, score
-    return macro_rows(matrix, groups), MacroScore(score, matrix.shape[1])
+        return np.array([[float(value), 1.0] for value in scores])
+    return np.asarray(scores, dtype=np.float64)
+
+
+def _resampling_rows(metric: Metric, rows: Floats, groups: Sequence[str]) -> tuple[Floats, ScoreFn]:
+    return resampling_rows(rows, metric.aggregation, groups if metric.macro else None)
+
+
+def _interval_and_error(
+    metric: Metric, rows: Floats, groups: Sequence[str], clusters: Sequence[str]
+) -> tuple[Interval, float]:
+    matrix, score = _resampling_rows(metric, rows, groups)
+    draws = resampled_scores(matrix, score, clusters)
+    interval = _interval(metric, matrix, score, clusters, draws)
+    error = bootstrap_error(draws, clusters_of(len(matrix), clusters))
+    return interval, error if error > 0 else (interval.high - interval.low) / (2 * Z)
+
+
+def _interval(
+    metric: Metric, matrix: Floats, score: ScoreFn, clusters: Sequence[str], draws: Floats | None = None
+) -> Interval:
+    """Interval of a score of resampling rows `[n, k]`; `draws` are the scores of their resamples if these are known."""
+    if metric.is_corpus:
+        return bootstrap_corpus(matrix, score, clusters, scale=metric.scale, draws=draws)
+    largest = largest_value(metric.name, metric.scale)
+    return bootstrap_mean(matrix[:, 0], clusters, scale=largest, draws=draws)
 
 
 def summarise_metrics(samples: Sequence[Sample], added: Sequence[Metric] = ()) -> dict[str, MetricValue]:
@@ -151,21 +156,19 @@ def _summarise(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
         reasons = sorted({sample.error for sample in samples if sample.error})
         raise UserError(f"no item has a {metric.name}: {reasons[0] if reasons else 'the judge scored none'}")
     scores = [sample.scores[metric.name] for sample in scored]
-    groups = [sample.group for sample in scored]
-    clusters = [sample.cluster for sample in scored]
-    whole, breakdown = metric_interval(metric, scores, groups, clusters), {}
-    for group in (names := sorted(set(groups))):
-        places = [place for place, name in enumerate(groups) if name == group]
+    rows = _summable(metric, scores)
+    groups = tuple(sample.group for sample in scored)
+    clusters = tuple(sample.cluster for sample in scored)
+    (whole, error), breakdown = _interval_and_error(metric, rows, groups, clusters), {}
+    for group, places, own in (parts := _parts(groups, clusters)):
         part = whole
-        if len(names) > 1:
-            part = metric_interval(
-                metric, [scores[i] for i in places], [group] * len(places), [clusters[i] for i in places]
-            )
+        if len(parts) > 1:
+            part = _interval(metric, *_resampling_rows(metric, rows[places], [group] * len(places)), own)
         breakdown[group] = MetricPart(value=part.value, low=part.low, high=part.high, n=part.n)
     lengths = mean_lengths(samples, metric.name)
     return MetricValue(
         **whole.to_dict(),
-        stderr=metric_error(metric, scores, groups, clusters),
+        stderr=error,
         aggregation=metric.aggregation,
         macro=metric.macro,
         scale=metric.scale,
@@ -176,6 +179,15 @@ def _summarise(metric: Metric, samples: Sequence[Sample]) -> MetricValue:
         baseline_mean_length=lengths.baseline if lengths else None,
         breakdown=breakdown,
     )
+
+
+@lru_cache(maxsize=32)  # many models are scored on the same items
+def _parts(
+    groups: tuple[str, ...], clusters: tuple[str, ...]
+) -> list[tuple[str, NDArray[np.intp], tuple[str, ...]]]:
+    """Each group of items with their places and their clusters, by name."""
+    places = {group: [i for i, name in enumerate(groups) if name == group] for group in sorted(set(groups))}
+    return [(group, np.array(own), tuple(clusters[i] for i in own)) for group, own in places.items()]
 
 
 def exploit_table(samples: Sequence[Sample]) -> ExploitTable | None:

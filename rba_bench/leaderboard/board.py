@@ -119,7 +119,7 @@ def build_board(
     count = worthwhile_workers(sum(run.record.n for run in runs)) if workers is None else workers
     with worker_processes(count) as mapped:
         known = VerifiedRecords(None) if verify_again else VerifiedRecords.of_this_code()
-        verified = verify_once(runs, known, mapped)
+        verified, compared = verify_once(runs, known, mapped, (baseline, ceiling))
         refuse_differing_items(runs, verified)
         partial = [run for run in runs if run.record.partial]
         if partial and not allow_partial:
@@ -127,7 +127,7 @@ def build_board(
                 f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
                 "evaluate it without --limit, or pass --allow-partial to have it marked"
             )
-        groups = compare_runs_by_task(runs, baseline, ceiling, mapped)
+        groups = compare_runs_by_task(runs, baseline, ceiling, mapped, compared)
         runs = [run for group in groups for run in group.all_runs]
         estimates = [estimate_equal_length(group) for group in groups] if equal_length else []
         unfinished = tuple(f"{folder} {UNFINISHED}" for folder in find_unfinished_runs(records))

@@ -163,6 +163,11 @@ class BoardGroup:
 
         return sorted(rows, key=place)
 
+    @cached_property
+    def item_numbers(self) -> frozenset[int]:
+        """Positions in the test set of the items that any run holds."""
+        return frozenset(item[0] for run in self.runs for item in run.items)
+
     def release(self) -> None:
         """Forget what `rows` was computed from; it is computed again if another difference is asked for."""
         self._resampled, self._pairs = ResampledScores(), {}

@@ -7,7 +7,7 @@ against.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +112,7 @@ class LoadedRun:
     @property
     def name(self) -> str:
         """Name of the model, as it may be shown."""
-        return plain(self.record.model["name"])
+        return _shown(self.record.model["name"])
 
     @cached_property
     def scored_items(self) -> tuple[Sample | ScoredItem, ...]:
@@ -184,7 +184,7 @@ class LoadedRun:
         if like is not None and like.items == self.items:
             vars(self).update(items=like.items, clusters=like.clusters)
         self.clusters, self.target_langs  # noqa: B018  read before the samples go
-        for name in ("samples", "scored_items", "sample_bytes", "record_bytes"):
+        for name in ("samples", "item_facts", "scored_items", "sample_bytes", "record_bytes"):
             vars(self).pop(name, None)
 
     def rows(self, metric: str) -> tuple[Floats, ScoreFn]:
@@ -196,6 +196,11 @@ class LoadedRun:
         value = self.record.metrics[metric]
         groups = [item[3] for item in self.items] if value.macro else None
         return resampling_rows(self.item_rows(metric), value.aggregation, groups)
+
+
+@lru_cache(maxsize=2**14)  # asked for again and again
+def _shown(name: str) -> str:
+    return plain(name)
 
 
 def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
@@ -250,7 +255,13 @@ def load_checked_run(folder: Path) -> LoadedRun:
         UserError: something is missing, damaged, or does not follow from the samples.
     """
     run = open_run(folder)
-    record = run.record
+    check_run(run)
+    return run
+
+
+def check_run(run: LoadedRun) -> None:
+    """Read and check the samples of a run whose record was read; see `load_checked_run`."""
+    record, folder = run.record, run.folder
     samples = in_order(parse_samples(run.sample_bytes, folder))
     if len({sample.doc_id for sample in samples}) != len(samples) or len(samples) != record.n:
         raise UserError(f"{folder}: {record.n} items recorded, {len(samples)} samples found, or some twice")
@@ -271,7 +282,6 @@ def load_checked_run(folder: Path) -> LoadedRun:
         value = score(rows.sum(axis=0).tolist())
         if not abs(value - recorded.value) <= 1e-6 * recorded.scale:  # so that a NaN does not pass
             raise UserError(f"{folder}: {metric} is recorded as {recorded.value}, its samples give {value}")
-    return run
 
 
 def without_copies(runs: Sequence[LoadedRun]) -> list[LoadedRun]:

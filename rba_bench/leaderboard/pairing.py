@@ -22,6 +22,7 @@ from rba_bench.metrics.bootstrap import (
     Floats,
     cluster_rows,
     cluster_sizes,
+    clusters_of,
     relative_interval,
     resampled_scores,
 )
@@ -157,7 +158,7 @@ class RunPair:
         (a, scores_a), (b, scores_b) = self._resampled_scores(metric, left, right)
         relative = None
         if b and scores_b.all():
-            clusters = Clusters.of(cluster_sizes(len(left), self._clusters(left)))
+            clusters = clusters_of(len(left), self._clusters(left))
             ratios = (scores_a - scores_b) / scores_b
             relative = relative_interval((a - b) / b, ratios, clusters, difference, b)
         items_a = item_scores(value.aggregation, self.first.item_rows(metric)[left])
@@ -192,7 +193,7 @@ class RunPair:
         rows, score = self.first.rows(metric)
         return retained_share(
             *self._resampled_scores(metric, left, right),
-            Clusters.of(cluster_sizes(len(left), self._clusters(left))),
+            clusters_of(len(left), self._clusters(left)),
             score.scale(rows[left], value.scale),
             difference,
             None if value.higher_is_better else value.scale,

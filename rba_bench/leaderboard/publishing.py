@@ -74,8 +74,11 @@ def publish(
         out: Folder of the board.
         mapped: Maps a function to jobs, perhaps in several processes.
     """
-    for name in published_files(runs):
-        inside(out, name)
+    for run in runs:
+        folder = inside(out, published_folder(run))
+        for file in (folder / name for name in (RUN_FILE, PACKED_FILE, *run.beside)):
+            if file.is_symlink():
+                inside(out, str(file.relative_to(out)))
     moved = [run for run in runs if _moves_within(run, out)]
     for run in moved:  # read before another run is written in its place
         run.record_bytes, run.sample_bytes  # noqa: B018

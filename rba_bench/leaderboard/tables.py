@@ -173,6 +173,8 @@ def rounded(value: Any) -> Any:
     """
     if isinstance(value, float):
         return float(f"{round(value, DIGITS):.{DIGITS}g}") + 0.0
+    if value is None or isinstance(value, str | int):  # most are, and to tell a mapping takes long
+        return value
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -9,6 +9,7 @@ differs in one byte, or that was at fault, is verified. `rba-bench leaderboard v
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.evaluation.records import packed_as_published
 from rba_bench.evaluation.task_registry import tasks_dir
 from rba_bench.files import cache_dir, sha256_bytes, sha256_json, write_atomic
-from rba_bench.leaderboard.board_groups import data_hash
+from rba_bench.leaderboard.board_groups import BoardGroup, data_hash
+from rba_bench.leaderboard.comparing import CompareJob, compare_task
 from rba_bench.leaderboard.item_facts import items_sha256
-from rba_bench.leaderboard.loaded_runs import LoadedRun, load_checked_run
+from rba_bench.leaderboard.loaded_runs import LoadedRun, check_run
 from rba_bench.leaderboard.test_sets import load_test_set, shared_test_set_faults, shipped_task
 from rba_bench.leaderboard.verify import fault_of
 from rba_bench.leaderboard.worker_processes import Mapped
@@ -119,13 +121,39 @@ def _test_set_note(task: str) -> str:
     return load_test_set(spec, None)[1] if spec else "not shipped"
 
 
-def verify_once(runs: Sequence[LoadedRun], known: VerifiedRecords, mapped: Mapped) -> dict[str, Verified]:
-    """What is known of each run by the hash of its record, after verifying those that have not passed before.
+@dataclass(frozen=True)
+class VerifyJob:
+    """Runs on one test set to verify.
+
+    Attributes:
+        runs: The runs.
+        comparison: Where these are all runs of their task, the baseline and the ceiling they are compared with: their
+            scores are at hand, and nobody needs to read them again.
+    """
+
+    runs: tuple[LoadedRun, ...]
+    comparison: tuple[str, str | None] | None = None
+
+
+Verdict = Verified | UserError | MissingPrerequisite
+
+
+def verify_once(
+    runs: Sequence[LoadedRun],
+    known: VerifiedRecords,
+    mapped: Mapped,
+    comparison: tuple[str, str | None] | None = None,
+) -> tuple[dict[str, Verified], dict[str, list[BoardGroup]]]:
+    """What is known of each run, after verifying those that have not passed before.
 
     Args:
         runs: Runs whose records were read.
         known: What passed before; what passes now is added.
         mapped: Maps a function to jobs, perhaps in several processes.
+        comparison: Baseline and ceiling, to compare the runs as well where that needs no further reading.
+
+    Returns:
+        What is known by the hash of each record; and by task the groups that were compared, see `compare_task`.
 
     Raises:
         UserError: a run is at fault.
@@ -133,21 +161,27 @@ def verify_once(runs: Sequence[LoadedRun], known: VerifiedRecords, mapped: Mappe
     """
     keys = {run: key_of(run) for run in runs}
     missing = list({key: run for run, key in keys.items() if known.get(key) is None}.values())
-    jobs, done = _jobs(missing), 0
+    of_task = Counter(run.record.task for run in runs)
+    jobs, done = [], 0
+    for together in _jobs(missing):
+        task = together[0].record.task
+        jobs.append(VerifyJob(tuple(together), comparison if len(together) == of_task[task] else None))
+    compared: dict[str, list[BoardGroup]] = {}
     try:
-        for job, found in zip(jobs, mapped(verify_together, jobs), strict=True):
-            for run, verdict in zip(job, found, strict=True):
+        for job, (verdicts, groups) in zip(jobs, mapped(verify_together, jobs), strict=True):
+            for run, verdict in zip(job.runs, verdicts, strict=True):
                 if isinstance(verdict, Exception):
                     raise verdict
                 known.add(keys[run], verdict)
-            done += len(job)
+            compared |= {job.runs[0].record.task: groups} if groups else {}
+            done += len(job.runs)
             known.save()
             if len(missing) >= WORTH_TELLING:
                 say(f"{done} of {len(missing)} new records verified")
     finally:
         known.save()
     found = {run.record_sha256: known.get(key) for run, key in keys.items()}
-    return {record: verified for record, verified in found.items() if verified is not None}
+    return {record: verified for record, verified in found.items() if verified is not None}, compared
 
 
 def _jobs(runs: Sequence[LoadedRun]) -> list[list[LoadedRun]]:
@@ -164,23 +198,31 @@ def _jobs(runs: Sequence[LoadedRun]) -> list[list[LoadedRun]]:
     return jobs
 
 
-def verify_together(runs: Sequence[LoadedRun]) -> list[Verified | UserError | MissingPrerequisite]:
-    """Each run verified, or why it cannot be taken; in the process that is asked."""
-    return [_verify(run) for run in runs]
+def verify_together(job: VerifyJob) -> tuple[list[Verdict], list[BoardGroup]]:
+    """Each run verified, or why it cannot be taken, and the groups if all passed; in the process that is asked."""
+    verdicts: list[Verdict] = []
+    for run in job.runs:
+        verdicts.append(_verify(run))
+        if job.comparison is not None and all(isinstance(verdict, Verified) for verdict in verdicts):
+            run.condense(like=job.runs[0] if len(verdicts) > 1 else None)
+        else:
+            run.release()
+    groups: list[BoardGroup] = []
+    if job.comparison is not None and all(isinstance(verdict, Verified) for verdict in verdicts):
+        with suppress(UserError):  # said in its turn, behind what is wrong with single records
+            groups = compare_task(CompareJob(job.runs, *job.comparison))
+    for run in job.runs:
+        run.release()
+    return verdicts, groups
 
 
-def _verify(run: LoadedRun) -> Verified | UserError | MissingPrerequisite:
+def _verify(run: LoadedRun) -> Verdict:
     try:
-        checked = load_checked_run(run.folder)
-        if checked.record_sha256 != run.record_sha256:
-            return UserError(f"{run.folder} was changed meanwhile: repeat the command")
-        checked.beside.clear()  # of all copies of the record, see `without_copies`
-        checked.add_beside(run.beside)
+        check_run(run)
         with silenced():  # as many bars as there are judged records
-            fault = fault_of(checked)
+            fault = fault_of(run)
         return fault or Verified(
-            items_sha256(checked.item_facts),
-            sha256_bytes(packed_as_published(run.folder, checked.sample_bytes)),
+            items_sha256(run.item_facts), sha256_bytes(packed_as_published(run.folder, run.sample_bytes))
         )
     except (UserError, MissingPrerequisite) as error:
         return error

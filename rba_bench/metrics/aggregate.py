@@ -81,8 +81,11 @@ class MacroScore(ScoreFn):
         """Scores `[m]` of summed rows `[m, k]`."""
         blocks = totals.reshape(len(totals), -1, self.width)
         filled = blocks.any(axis=2)
-        scores = np.zeros(filled.shape)
-        scores[filled] = self.inner.many(blocks[filled])
+        if filled.all():  # nearly always, and without copies of the blocks
+            scores = self.inner.many(blocks.reshape(-1, self.width)).reshape(filled.shape)
+        else:
+            scores = np.zeros(filled.shape)
+            scores[filled] = self.inner.many(blocks[filled])
         return np.asarray(scores.sum(axis=1) / np.maximum(filled.sum(axis=1), 1))
 
     def scale(self, rows: Floats, width: float | None) -> Scale:
@@ -178,8 +181,10 @@ def _bleu_many(totals: Floats, effective_order: bool = False) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         penalty = np.exp(np.minimum(0.0, 1.0 - reference / hypothesis))
         missed = correct == 0
-        smooth = 2.0 ** np.cumsum(missed, axis=1)  # each order without a match halves the next substitute
-        precision = 100.0 * np.where(missed, 1.0 / smooth, correct) / total
+        if missed.any():
+            smooth = 2.0 ** np.cumsum(missed, axis=1)  # each order without a match halves the next substitute
+            correct = np.where(missed, 1.0 / smooth, correct)
+        precision = 100.0 * correct / total
         logs = np.where(present, np.log(precision), 0.0).sum(axis=1) / present.sum(axis=1)
         score = penalty * np.exp(logs)
     return np.where(scored, score, 0.0)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rba_bench.metrics import paired
 from rba_bench.metrics.interval import (
@@ -35,6 +35,7 @@ SEED = 1234
 RESAMPLES = 1000
 _CHUNK_CELLS = 1_000_000  # draws held at once: 8 MB, and a few copies
 _KEPT_COUNTS = 8  # counts of draws that are kept, each of at most that many cells
+_KEPT_CLUSTERS = 32  # clusterings of items that are kept
 
 
 class ScoreFn(ABC):
@@ -78,6 +79,7 @@ def bootstrap_mean(
     seed: int = SEED,
     resamples: int = RESAMPLES,
     scale: float | None = None,
+    draws: Floats | None = None,
 ) -> Interval:
     """Mean of per-item `values` with its interval.
 
@@ -87,14 +89,16 @@ def bootstrap_mean(
         seed: Seed of the draws; equal seed, n and clusters give equal draws.
         resamples: Number of resamples.
         scale: Largest value of the metric; None for 1, or the largest of the values.
+        draws: See `bootstrap_corpus`.
     """
     data = _finite_array(values, 1)
-    rows, groups = mean_rows(data), Clusters.of(cluster_sizes(len(data), clusters))
-    if groups.count == groups.n > 1 and np.isin(data, (0.0, 1.0)).all() and scale in (None, 1.0):
+    groups = clusters_of(len(data), clusters)
+    if groups.count == groups.n > 1 and scale in (None, 1.0) and ((data == 0.0) | (data == 1.0)).all():
         right = int(data.sum())
         method = f"Wilson 95 %, {groups}, all equal" if right in (0, groups.n) else f"mid-p 95 %, {groups}"
         return Interval(float(data.mean()), *share_ends(right, groups.n), groups.n, method)
-    interval = bootstrap_corpus(rows, mean_score, clusters, seed, resamples, scale)
+    rows = mean_rows(data)
+    interval = bootstrap_corpus(rows, mean_score, clusters, seed, resamples, scale, draws)
     means = mean_score.many(cluster_rows(rows, clusters))
     most_equal = int(np.unique(means.round(9), return_counts=True)[1].max())
     if not groups.few and paired.MOST * groups.count < most_equal and groups.count - most_equal <= SWAPPED:
@@ -113,6 +117,7 @@ def bootstrap_corpus(
     seed: int = SEED,
     resamples: int = RESAMPLES,
     scale: float | None = None,
+    draws: Floats | None = None,
 ) -> Interval:
     """Corpus score with its interval.
 
@@ -123,10 +128,12 @@ def bootstrap_corpus(
         seed: Seed of the draws; equal seed, n and clusters give equal draws.
         resamples: Number of resamples.
         scale: Largest value of the metric; None if the score function knows.
+        draws: What `resampled_scores` gives for the other arguments, where that is known.
     """
-    rows, groups = _finite_array(stats, 2), Clusters.of(cluster_sizes(len(stats), clusters))  # type: ignore[arg-type]
+    rows, groups = _finite_array(stats, 2), clusters_of(len(stats), clusters)  # type: ignore[arg-type]
     value, limits = float(score_fn(rows.sum(axis=0).tolist())), score_fn.scale(rows, scale)
-    draws = resampled_scores(rows, score_fn, clusters, seed, resamples)
+    if draws is None:
+        draws = resampled_scores(rows, score_fn, clusters, seed, resamples)
     if groups.count < 2:
         ends, method = score_ends(value, 0.0, groups, limits), "too few clusters: 1, the whole scale"
         return Interval(value, *ends, groups.n, method)
@@ -277,8 +284,26 @@ def mean_rows(values: ArrayLike) -> Floats:
 
 
 def cluster_sizes(n: int, clusters: Sequence[Hashable] | None) -> Floats:
-    """Items in each cluster, `[G]`."""
-    return cluster_rows(np.ones((n, 1)), clusters)[:, 0]
+    """Items in each cluster, `[G]`; not to be changed."""
+    return np.ones(n) if clusters is None else _clustering(tuple(clusters), n)[1]
+
+
+def clusters_of(n: int, clusters: Sequence[Hashable] | None) -> Clusters:
+    """How many independent observations `n` items are."""
+    return Clusters.of(np.ones(n)) if clusters is None else _clustering(tuple(clusters), n)[2]
+
+
+@lru_cache(maxsize=_KEPT_CLUSTERS)  # many systems are scored on the same items
+def _clustering(labels: tuple[Hashable, ...], n: int) -> tuple[NDArray[np.intp], Floats, Clusters]:
+    """Place of each item's cluster `[n]` in the order in which they come, and the sizes of the clusters `[G]`."""
+    if len(labels) != n:
+        raise ValueError(f"{len(labels)} cluster labels for {n} items")
+    order = {label: index for index, label in enumerate(dict.fromkeys(labels))}
+    places = np.array([order[label] for label in labels], dtype=np.intp)
+    sizes = np.bincount(places).astype(np.float64)
+    for kept in (places, sizes):
+        kept.flags.writeable = False
+    return places, sizes, Clusters.of(sizes)
 
 
 def _source(clusters: Clusters, seed: int, resamples: int) -> str:
@@ -289,11 +314,11 @@ def cluster_rows(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
     """Rows `[n, k]` summed by cluster, `[G, k]`, clusters in the order in which they come."""
     if clusters is None:
         return rows
-    if len(clusters) != len(rows):
-        raise ValueError(f"{len(clusters)} cluster labels for {len(rows)} items")
-    order = {label: index for index, label in enumerate(dict.fromkeys(clusters))}
-    sums = np.zeros((len(order), rows.shape[1]))
-    np.add.at(sums, [order[label] for label in clusters], rows)
+    places, sizes, _ = _clustering(tuple(clusters), len(rows))
+    if len(sizes) == len(rows):  # each item is its own
+        return rows + 0.0
+    sums = np.zeros((len(sizes), rows.shape[1]))
+    np.add.at(sums, places, rows)
     return sums
 
 

@@ -19,6 +19,7 @@ no spread     If all or nearly all clusters agree, the interval leaves room for 
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,7 @@ class Clusters:
         return f"{self.count} {unit}"
 
 
+@lru_cache(maxsize=1024)  # many systems on the same items have the same
 def t_quantile(degrees: float) -> float:
     """Student's t that 95 % of values stay within."""
     from scipy.special import stdtrit
@@ -183,6 +185,7 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, float(2 * bdtr(min(wins, losses), total, 0.5))) if total else 1.0
 
 
+@lru_cache(maxsize=2**14)  # there are n + 1 of them, for thousands of systems
 def share_ends(right: int, n: int) -> tuple[float, float]:
     """Ends of the interval of a share, `right` of `n` independent items.
 

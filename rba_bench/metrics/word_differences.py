@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rba_bench.metrics.text import normalize
 
 SAME, SUBSTITUTED, INSERTED, DELETED = "same", "substituted", "inserted", "deleted"
+LONGEST_KEPT = 1000  # characters of two texts whose alignment is kept
 _KINDS = {"equal": SAME, "substitute": SUBSTITUTED, "insert": INSERTED, "delete": DELETED}
 
 
@@ -34,21 +35,30 @@ def word_differences(said: str, transcript: str, language: str = "en") -> list[D
         transcript: Of the recogniser.
         language: Of both.
     """
+    if len(said) + len(transcript) <= LONGEST_KEPT:
+        return list(_aligned_once(said, transcript, language))
+    return list(_aligned(said, transcript, language))
+
+
+def _aligned(said: str, transcript: str, language: str) -> tuple[Difference, ...]:
     import jiwer
 
     target, output = _words(said, language), _words(transcript, language)
     if not target or not output:
         found = [Difference(DELETED, " ".join(target), ""), Difference(INSERTED, "", " ".join(output))]
-        return [one for one in found if one.said or one.recognised]
+        return tuple(one for one in found if one.said or one.recognised)
     chunks = jiwer.process_words(" ".join(target), " ".join(output)).alignments[0]
-    return [
+    return tuple(
         Difference(
             _KINDS[chunk.type],
             " ".join(target[chunk.ref_start_idx : chunk.ref_end_idx]),
             " ".join(output[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
         for chunk in chunks
-    ]
+    )
+
+
+_aligned_once = lru_cache(maxsize=4096)(_aligned)  # many models give the same short answer to one item
 
 
 @lru_cache(maxsize=4096)  # many transcripts of one text

@@ -14,7 +14,7 @@ import math
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -177,10 +177,14 @@ class VoteCache:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def get(self, keys: Iterable[str]) -> dict[str, Reply]:
+    def key(self, judge: Mapping[str, Any], question: Question) -> Hashable:
+        """Of a question to a judge."""
+        return vote_key(judge, question)
+
+    def get(self, keys: Iterable[Hashable]) -> dict[Hashable, Reply]:
         """The replies that are there; one that cannot be read, whoever wrote it, is not."""
         distinct = list(dict.fromkeys(keys))
-        replies: dict[str, Reply] = {}
+        replies: dict[Hashable, Reply] = {}
         try:
             for start in range(0, len(distinct), _KEYS_AT_ONCE):
                 batch = distinct[start : start + _KEYS_AT_ONCE]
@@ -191,11 +195,11 @@ class VoteCache:
             raise self._unusable(error) from error
         return replies
 
-    def put(self, key: str, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
+    def put(self, key: Hashable, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
         """Keep a reply; the first usable one stays.
 
         Args:
-            key: See `vote_key`.
+            key: See `key`.
             reply: One that can be read again, see `readable`.
             usable: Whether a reply that was kept before is of use; one that is not gives way.
 
@@ -233,16 +237,20 @@ class VoteCache:
 
 
 class MemoryCache(VoteCache):
-    """Replies that nobody else sees, and that are gone when the cache is closed; no file is made."""
+    """Replies of one judge that nobody else sees, and that are gone when the cache is closed; no file is made."""
 
     def __init__(self) -> None:
-        self._replies: dict[str, Reply] = {}
+        self._replies: dict[Hashable, Reply] = {}
 
-    def get(self, keys: Iterable[str]) -> dict[str, Reply]:
+    def key(self, judge: Mapping[str, Any], question: Question) -> Hashable:
+        """The question itself: no hash of texts is needed that no file holds."""
+        return question
+
+    def get(self, keys: Iterable[Hashable]) -> dict[Hashable, Reply]:
         """The replies that are there; no key is computed where there are none."""
         return {key: self._replies[key] for key in keys if key in self._replies} if self._replies else {}
 
-    def put(self, key: str, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
+    def put(self, key: Hashable, reply: Reply, usable: Callable[[Reply], bool] = lambda _: True) -> Reply:
         """See `VoteCache.put`."""
         stored = self._replies.get(key)
         if stored is None or not usable(stored):
@@ -266,10 +274,13 @@ def _reply_to_json(reply: Reply) -> str:
 
 def readable(reply: Reply) -> bool:
     """Whether a reply can be kept and read again: text without half characters, log-probabilities that are numbers."""
+    texts = (reply.text, reply.error, reply.model, *(token for token, _ in reply.top_logprobs))
     try:
-        return _reply_from_json(_reply_to_json(reply).encode().decode()) is not None
+        for text in texts:
+            text.encode()
     except UnicodeEncodeError:
         return False
+    return not any(_impossible(value) for _, value in reply.top_logprobs)
 
 
 def _reply_from_json(text: object) -> Reply | None:
@@ -283,11 +294,16 @@ def _reply_from_json(text: object) -> Reply | None:
         if not all(isinstance(n, int) for n in counts) or not all(isinstance(t, str) for t in texts):
             return None
         logprobs = tuple((str(token), float(value)) for token, value in values["top_logprobs"])
-        if any(math.isnan(value) or value > _ROUNDING for _, value in logprobs):  # a probability above 1
+        if any(_impossible(value) for _, value in logprobs):
             return None
         return Reply(**{**values, "top_logprobs": logprobs})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+
+
+def _impossible(logprob: float) -> bool:
+    """Whether it is of a probability above 1, or of none."""
+    return math.isnan(logprob) or logprob > _ROUNDING
 
 
 Value = TypeVar("Value")
@@ -365,6 +381,9 @@ class Poll:
         self.account = Account()
         self._judge = judge_facts(model.identity(), with_address=True)
 
+    def _key(self, question: Question) -> Hashable:
+        return self.cache.key(self._judge, question)
+
     def open_questions(self, questions: Sequence[Question], read: Read[Any]) -> tuple[list[Question], int]:
         """The different questions without a usable reply, and how many have one."""
         rows = {row.key: row for row in self._rows(questions, read)}
@@ -411,11 +430,13 @@ class Poll:
 
     def _rows(self, questions: Sequence[Question], read: Read[Any]) -> list["_Row"]:
         """A row for each question, the same for equal ones, with its votes; what older versions kept may hold none."""
-        rows: dict[str, _Row] = {}
+        rows: dict[Hashable, _Row] = {}
         asked = []
         for question in questions:
-            key = vote_key(self._judge, question)
-            asked.append(rows.setdefault(key, _Row(question, key, self._judge, self.retries)))
+            key = self._key(question)
+            if key not in rows:
+                rows[key] = _Row(question, key, self._key, self.retries)
+            asked.append(rows[key])
         cached = self.cache.get(key for row in rows.values() for key in row.keys)
         for row in rows.values() if cached else ():
             for number, key in enumerate(row.keys):
@@ -447,6 +468,8 @@ def verdict_of(reply: Reply) -> Reply:
     """
     parts = split_reply(reply.text)
     direct = parts.complete and reply.text.startswith(parts.answer)
+    if direct and parts.answer == reply.text:  # nearly always
+        return reply
     return replace(reply, text=parts.answer, top_logprobs=reply.top_logprobs if direct else ())
 
 
@@ -504,11 +527,13 @@ class _Row:
         replies: By attempt.
     """
 
-    def __init__(self, question: Question, key: str, judge: Mapping[str, Any], retries: int) -> None:
+    def __init__(
+        self, question: Question, key: Hashable, key_of: Callable[[Question], Hashable], retries: int
+    ) -> None:
         self.question = question
         self.key = key
         self.replies: dict[int, Reply] = {}
-        self._judge, self._retries = judge, retries
+        self._key_of, self._retries = key_of, retries
         self._values: dict[int, Any] = {}  # of replies that hold a vote, each read once
 
     @cached_property
@@ -519,9 +544,9 @@ class _Row:
         return [self.question, *(replace(self.question, seed=seed, temperature=warmer) for seed in seeds)]
 
     @cached_property
-    def keys(self) -> list[str]:
+    def keys(self) -> list[Hashable]:
         """Of all attempts."""
-        return [self.key, *(vote_key(self._judge, attempt) for attempt in self.attempts[1:])]
+        return [self.key, *map(self._key_of, self.attempts[1:])]
 
     def attempt(self, number: int) -> Question:
         """One of them."""

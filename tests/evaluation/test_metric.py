@@ -62,9 +62,9 @@ def test_a_metric_is_named_with_its_scale():
 
 def test_the_interval_of_ratings_ends_at_the_best_one():
     [rating] = metric.metrics_of("rating")
-    found = scoring.metric_interval(rating, [5.0] * 8, [""] * 8, [str(number) for number in range(8)])
+    found, _ = scoring.metric_interval(rating, [5.0] * 8, [""] * 8, [str(number) for number in range(8)])
     assert found.low < found.value == found.high == 5.0
-    most_equal = scoring.metric_interval(rating, [2.0] * 8, [""] * 8, [str(number) for number in range(8)])
+    most_equal, _ = scoring.metric_interval(rating, [2.0] * 8, [""] * 8, [str(number) for number in range(8)])
     assert most_equal.high < 4.0
     largest = {each.name: metric.largest_value(each.name, each.scale) for each in metric.METRICS}
     assert (

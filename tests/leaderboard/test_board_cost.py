@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from rba_bench.errors import UserError
+from rba_bench.evaluation import records as records_module
 from rba_bench.evaluation.records import Sample, parse_checked_items, parse_checked_samples, parse_samples
 from rba_bench.evaluation.scorers import pairwise
 from rba_bench.files import sha256_bytes
 from rba_bench.leaderboard import board, board_ranks, item_facts, loaded_runs, pairing, verified_records
-from rba_bench.leaderboard.site import facts
+from rba_bench.leaderboard.site import facts, sample_sections
 from rba_bench.leaderboard.verify import verify_records
 from rba_bench.metrics import bootstrap
 
@@ -180,13 +181,15 @@ def test_work_grows_with_models_and_not_with_pairs(records, tmp_path, monkeypatc
         (pairing.paired, "difference_interval"),
         (board_ranks, "summed_up"),
         (loaded_runs, "parse_checked_items"),
+        (sample_sections, "kind_of_run"),
     )
     monkeypatch.setattr(facts, "ALL_PAIRS", 0)  # a small board's page holds all pairs
     work = []
     for folders in ([records / "records"], [records / "records", records / "more"]):
+        board.build_board(folders, tmp_path / "before")
         with monkeypatch.context() as patch:
             calls = counted(patch, *places, (pairing.RunPair, "__init__"))
-            board.build_board(folders, tmp_path / f"{len(folders)}", verify_again=True)
+            board.build_board(folders, tmp_path / f"{len(folders)}")
             work.append(calls)
     few, many = work
     assert min(few[name] for _, name in places) > 0 and few["__init__"] > 0
@@ -195,6 +198,32 @@ def test_work_grows_with_models_and_not_with_pairs(records, tmp_path, monkeypatc
         assert many[name] <= 2.5 * few[name], name
     # every model: against the baseline and from the ceiling; no pair of models needs a test of its own here
     assert many["__init__"] <= 2 * len(list((tmp_path / "2" / "records").glob("*/*")))
+
+
+def test_a_new_record_is_compared_with_what_was_read_to_verify_it(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "ALL_PAIRS", 0)  # a small board's page holds all pairs
+    calls = counted(
+        monkeypatch, (loaded_runs, "parse_checked_items"), (records_module, "parse_untrusted_json")
+    )
+    n_records, n_samples = 4 * MODELS, 4 * MODELS * ITEMS
+    board.build_board([records / "records"], tmp_path / "new")
+    assert calls == {"parse_untrusted_json": n_records + n_samples}
+    board.build_board([records / "records"], tmp_path / "known")
+    assert calls == {"parse_untrusted_json": 2 * n_records + n_samples, "parse_checked_items": n_records}
+    assert files(tmp_path / "new") == files(tmp_path / "known")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_faulty_record_among_new_ones_is_named(records, tmp_path, place):
+    """Whether it is the first of its task or not; its samples, which cannot be read, are not compared."""
+    runs = tmp_path / "runs"
+    shutil.copytree(records / "records", runs)
+    folder = loaded_runs.find_runs([runs])[place * 4]  # four tasks of each model
+    for file in folder.glob("samples.jsonl*"):
+        file.unlink()
+    (folder / "samples.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=f"{folder}: the samples are not the ones"):
+        board.build_board([runs], tmp_path / "board")
 
 
 def test_samples_of_one_task_are_in_memory_at_a_time(generator, tmp_path, trusted):

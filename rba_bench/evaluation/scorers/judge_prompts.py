@@ -92,6 +92,7 @@ contradict it. More text around it does no harm. Reply with one word, Yes or No,
 """
 
 
+@lru_cache(maxsize=2048)  # the votes of a record are looked up by them, and then counted
 def compare_prompt(request: str, first: str, second: str) -> tuple[Message, ...]:
     """Which of two answers is better: the first is `m`, the second `M`."""
     text = COMPARE.format(request=_block(request), first=quote_json(first), second=quote_json(second))

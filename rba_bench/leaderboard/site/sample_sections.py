@@ -6,7 +6,7 @@ samples and no record, so their metrics are those that their samples hold.
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -201,7 +201,7 @@ def board_section(
         UserError: a run was changed since it was checked.
     """
     record = group.record
-    numbers = {item[0] for run in group.runs for item in run.items}
+    numbers = group.item_numbers
     shown = _drawn(numbers, limit, group.data_hash) if limit is not None and len(numbers) > limit else None
     sign = 1 if record.metrics[group.primary].higher_is_better else -1
 
@@ -214,7 +214,9 @@ def board_section(
         )
 
     order = sorted(range(len(group.runs)), key=place)
-    models = tuple(_finished(group, index, commands, shown) for index in order)
+    by_name = _by_name(group)
+    bases = {index: _aligned_from(group, index, by_name) for index in order}
+    models = tuple(_finished(group, index, base, commands, shown) for index, base in bases.items())
     return SampleSection(
         name,
         group.task,
@@ -266,7 +268,7 @@ def _facts(group: BoardGroup) -> tuple[str, ...]:
     )
 
 
-def _drawn(numbers: set[int], limit: int, test_set: str) -> set[int]:
+def _drawn(numbers: Collection[int], limit: int, test_set: str) -> set[int]:
     return set(sorted(numbers, key=lambda number: stable_seed("shown", test_set, number))[:limit])
 
 
@@ -286,7 +288,9 @@ def _samples(run: LoadedRun, shown: set[int] | None) -> Iterator[Sample]:
                 yield sample
 
 
-def _finished(group: BoardGroup, index: int, commands: Commands, shown: set[int] | None) -> ModelAnswers:
+def _finished(
+    group: BoardGroup, index: int, base: str, commands: Commands, shown: set[int] | None
+) -> ModelAnswers:
     run, label = group.runs[index], group.labels[index]
     record = run.record
     scores = {}
@@ -295,9 +299,7 @@ def _finished(group: BoardGroup, index: int, commands: Commands, shown: set[int]
         scores[name] = f"{score} [{low}, {high}]"
     state = f"partial: {record.n} of {record.data['n_items']} items" if record.partial else ""
     samples = {sample.doc_id: sample for sample in _samples(run, shown)}
-    return ModelAnswers(
-        label, kind_of_run(run), samples, commands.of(run), scores, state, _aligned_from(group, index)
-    )
+    return ModelAnswers(label, kind_of_run(run), samples, commands.of(run), scores, state, base)
 
 
 def _unfinished(runs: Sequence[UnfinishedRun], labels: set[str]) -> Iterator[ModelAnswers]:
@@ -310,16 +312,22 @@ def _unfinished(runs: Sequence[UnfinishedRun], labels: set[str]) -> Iterator[Mod
         yield ModelAnswers(label, MODEL, samples, "", {}, f"unfinished: {len(samples)} items so far")
 
 
-def _aligned_from(group: BoardGroup, index: int) -> str:
+def _by_name(group: BoardGroup) -> dict[str, set[int]]:
+    """Positions of the models of a group by what they are called, by name and by `--model`."""
+    places: dict[str, set[int]] = {}
+    for index, run in enumerate(group.runs):
+        if kind_of_run(run) == MODEL:
+            for name in (run.name, str(run.record.model["spec"])):
+                places.setdefault(name, set()).add(index)
+    return places
+
+
+def _aligned_from(group: BoardGroup, index: int, by_name: Mapping[str, set[int]]) -> str:
     """Label of the model that a run's model was trained from, "" if it is not the one such model of the group."""
     record = group.runs[index].record
     names = _base_names(record.model, record.track)
-    found = [
-        i
-        for i, run in enumerate(group.runs)
-        if i != index and kind_of_run(run) == MODEL and {run.name, str(run.record.model["spec"])} & names
-    ]
-    return group.labels[found[0]] if len(found) == 1 else ""
+    found = {place for name in names for place in by_name.get(name, ())} - {index}
+    return group.labels[found.pop()] if len(found) == 1 else ""
 
 
 def _base_names(model: Mapping[str, object], track: str) -> set[str]:

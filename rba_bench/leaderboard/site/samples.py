@@ -107,7 +107,18 @@ def sample_page(section: SampleSection, live: bool = False, note: str = "") -> b
         left_out=section.left_out,
         items=len(section.numbers),
         metrics=section.metrics,
-        models=section.models,
+        # without their samples: what a template is given is held until garbage is collected
+        models=[
+            {
+                "label": model.label,
+                "kind": model.kind,
+                "state": model.state,
+                "scores": model.scores,
+                "answers": len(model.samples),
+                "base": model.base,
+            }
+            for model in section.models
+        ],
         label_text=label_text,
         note=note,
         live=live,

@@ -155,13 +155,14 @@ def place_labels(spots: Sequence[tuple[float, float]], plot: Plot) -> list[tuple
             (x + dx, y + dy)
             for dx, dy in ((6, 0), (-12, 0), (5, -9), (5, 9), (-11, -9), (-11, 9), (-3, -14), (-3, 14))
         ]
-        free = [
+        others = [spot for spot in taken if spot != (x, y)]
+        free = (
             (a, b)
             for a, b in places
             if plot.left < a < plot.width - 8
-            and all(abs(a + 3 - u) > 7 or abs(b - v) > 8 for u, v in taken if (u, v) != (x, y))
-        ]
-        best = (free or places)[0]
+            and not any(abs(a + 3 - u) <= 7 and abs(b - v) <= 8 for u, v in others)
+        )
+        best = next(free, places[0])
         taken.append((best[0] + 3, best[1]))
         placed.append(best)
     return placed

@@ -17,6 +17,7 @@ from rba_bench.evaluation.scorers.pairwise import PairVote, read_pair_vote
 from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.textlm.judging import (
     GIVE_UP,
+    IN_MEMORY,
     Message,
     Poll,
     Question,
@@ -24,6 +25,8 @@ from rba_bench.textlm.judging import (
     Vote,
     VoteCache,
     judge_facts,
+    open_votes,
+    readable,
     verdict_of,
     vote_key,
 )
@@ -388,3 +391,38 @@ def test_a_judge_sees_what_is_scored_and_not_the_thinking(
     ]
     assert scores == [4.0, 1.0]
     assert asker.asked and all("secret" not in q.messages[0].content for q in asker.asked)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        (Reply("m", (("m", -0.1), ("M", -math.inf))), True),
+        (Reply("m", (("m", 0.0009),)), True),  # rounding of a server
+        (Reply("m", (("m", 0.002),)), False),
+        (Reply("m", (("m", math.nan),)), False),
+        (Reply("m", (("m", math.inf),)), False),
+        (Reply("\ud800"), False),
+        (Reply("m", (("\udfff", -1.0),)), False),
+        (Reply("m", model="\ud800"), False),
+        (Reply("\U0001f600\0", prompt_tokens=3, completion_tokens=1), True),
+    ],
+)
+def test_a_reply_counts_only_if_a_file_gives_it_back(tmp_path: Path, reply: Reply, kept: bool) -> None:
+    """Also where it is kept in no file, as when votes of a record are counted."""
+    assert readable(reply) == kept
+    if kept:
+        with VoteCache(tmp_path) as cache:
+            cache.put("key", reply)
+        with VoteCache(tmp_path) as cache:
+            assert cache.get(["key"]) == {"key": reply}
+
+
+def test_votes_in_memory_are_found_by_what_was_asked(tmp_path: Path) -> None:
+    first, second = (Question((Message("user", text),), 1, 0.0, 0, 5) for text in "ab")
+    for cache in (open_votes(IN_MEMORY), VoteCache(tmp_path)):
+        with cache:
+            keys = [cache.key({"model": "n"}, question) for question in (first, second)]
+            cache.put(keys[0], Reply("m"))
+            assert cache.get(keys) == {keys[0]: Reply("m")}
+            assert cache.get([cache.key({"model": "n"}, Question(first.messages, 1, 0.0, 0, 5))])
+            assert not cache.get([cache.key({"model": "n"}, Question(first.messages, 1, 0.0, 1, 5))])
