@@ -198,9 +198,7 @@ class LoadedRun:
         return resampling_rows(self.item_rows(metric), value.aggregation, groups)
 
 
-@lru_cache(maxsize=2**14)  # asked for again and again
-def _shown(name: str) -> str:
-    return plain(name)
+_shown = lru_cache(maxsize=2**14)(plain)  # names are asked for again and again
 
 
 def find_runs(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
