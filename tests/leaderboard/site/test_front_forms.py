@@ -152,7 +152,7 @@ def test_a_table_that_goes_on_shows_a_shadow(boards: dict[str, Path], open_page:
     assert board.evaluate("(e) => getComputedStyle(e).backgroundAttachment") == "local, local, scroll, scroll"
     board.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('board').scrollLeft > 0")
+    sync_api.expect(board).not_to_have_js_property("scrollLeft", 0)
 
 
 def test_where_one_setting_is_shown_the_best_model_comes_first(
