@@ -53,7 +53,7 @@
   function summary(gaps, n, a, b) {
     const better = gaps.filter((gap) => gap[3] > 0).length, worse = gaps.filter((gap) => gap[3] < 0).length;
     const line = element("p", { class: "soft" }, gaps.length
-      ? `Of ${gaps.length} paired differences, ${better} are for the better and ${worse} for the worse; each is tested for itself. Right of the line, ${a.label} is better. `
+      ? `Paired differences: ${better} better, ${worse} worse, ${gaps.length - better - worse} not told apart, each tested for itself. Right of the line, ${a.label} is better. `
       : n ? "This page holds no differences of these two. " : "The two have no setting in common. ");
     if (n) line.append("In the folder of this board: ", element("code", {}, `rba-bench compare ${a.folder} ${b.folder}`));
     return line;

@@ -177,6 +177,9 @@ def test_pictures_are_left_out_where_the_records_have_none(tmp_path: Path) -> No
     assert robustness_charts(made) == training_charts(made) == [] and gap_forest(made) is None
     page = site_files({"s": made[0].group}, ["a warning"], ["s.csv"])["index.html"].decode()
     assert 'id="gap"' not in page and 'id="training"' not in page and "a warning." in page
+    many = [f"warning {number}" for number in range(60)]  # such as a partial run each
+    page = site_files({"s": made[0].group}, many, ["s.csv"])["index.html"].decode()
+    assert "<summary>60 warnings, such as: warning 0</summary>" in page and "<p>warning 59.</p>" in page
 
 
 @pytest.mark.parametrize(
