@@ -23,7 +23,7 @@ from rba_bench.metrics.bootstrap import (
 from rba_bench.metrics.interval import Interval
 from rba_bench.metrics.paired import rank_bands, rank_bands_from_intervals
 from rba_bench.metrics.paired import significant_pairs as pairs_apart
-from rba_bench.study.analysis import difference_over_seeds, resample_systems
+from rba_bench.study.seed_estimates import difference_over_seeds, resample_systems
 
 SEED = 20261128
 RESAMPLES = 400

@@ -25,7 +25,8 @@ from rba_bench.metrics.text import normalize
 from rba_bench.progress import say
 from rba_bench.small.texts import SPLITS, load_items
 from rba_bench.small.training_texts import is_told
-from rba_bench.synthesis.filters import is_malformed, needs_maths, tidy, tidy_lines, unspeakable
+from rba_bench.synthesis.filters import tidy, tidy_lines
+from rba_bench.synthesis.texts.speakable import is_malformed, needs_maths, unspeakable
 from rba_bench.textlm.weights import local_folder
 
 DATA = Path(__file__).parents[1] / "rba_bench" / "small" / "data"

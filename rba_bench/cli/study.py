@@ -218,7 +218,7 @@ def _split(text: str | None) -> list[str]:
 def _print_report(report: "StudyReport", as_json: bool, folder: Path | None) -> None:
     """Print a report, and where its files are, if they stay."""
     if as_json:
-        emit_json(report.data | ({"folder": folder} if folder else {}))
+        emit_json(report.data | ({"out": folder} if folder else {}))
         return
     from rba_bench.leaderboard.tables import print_tables
     from rba_bench.study.report import INDEX

@@ -6,8 +6,9 @@ from typing import Any
 
 from rba_bench.leaderboard.columns import metric_heading
 from rba_bench.leaderboard.tables import ALL_TEXT, NOTHING, TextTable, interval_text, matrix_table
-from rba_bench.study.analysis import Analysis, SeedEstimate, StudyData, StudyRow
+from rba_bench.study.analysis import Analysis, StudyData, StudyRow
 from rba_bench.study.folder import REFERENCE
+from rba_bench.study.seed_estimates import SeedEstimate
 from rba_bench.study.study_answer import BUDGET_NAMES, task_name
 
 COST_COLUMNS = {  # field of `cost_rows`: heading and format

@@ -29,10 +29,11 @@ from rba_bench.outputs import claim, release
 from rba_bench.progress import say
 from rba_bench.recipes import suggest
 from rba_bench.seeding import stable_seed
-from rba_bench.synthesis.filters import KEPT, is_malformed, judge_answer, tidy, tidy_lines
+from rba_bench.synthesis.filters import KEPT, judge_answer, tidy, tidy_lines
 from rba_bench.synthesis.import_layouts import LAYOUTS, Dialogue, Exchange, Layout, source_files
 from rba_bench.synthesis.shards import SHARDS, finished_shard, parquet_bytes, write_shard
 from rba_bench.synthesis.speaking import THREADS
+from rba_bench.synthesis.texts.speakable import is_malformed
 from rba_bench.synthesis.units import text_id
 
 MAKER = 1  # raised where other rows are made of the same source: a folder that was begun before is made anew

@@ -21,7 +21,8 @@ from rba_bench.metrics.text import normalize
 from rba_bench.metrics.wer import word_statistics
 from rba_bench.speechlm.recognizers import Recognizer
 from rba_bench.synthesis.benchmark_layouts import TextItem
-from rba_bench.synthesis.filters import KEPT, tidy, unspeakable
+from rba_bench.synthesis.filters import KEPT, tidy
+from rba_bench.synthesis.texts.speakable import unspeakable
 
 REASONS = {
     "no_text": "no words to say",

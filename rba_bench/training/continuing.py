@@ -19,7 +19,7 @@ from rba_bench.errors import MissingPrerequisite, UserError
 from rba_bench.files import read_json, write_atomic, write_json
 from rba_bench.outputs import RUN_RECORD, SIGNATURE, TRAIN_LOG, differences, read_signature
 from rba_bench.progress import say
-from rba_bench.training.callbacks.run_files import SAMPLES, VALIDATION
+from rba_bench.training.run_names import SAMPLES, VALIDATION
 from rba_bench.training.training_recipe import TrainingRecipe
 
 TRAINER = "trainer"

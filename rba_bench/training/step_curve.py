@@ -12,6 +12,7 @@ from typing import Any
 
 from rba_bench.files import read_jsonl
 from rba_bench.outputs import TRAIN_LOG
+from rba_bench.training.run_names import VALIDATION
 
 POINTS = 32  # of a run; the last one is its last step
 DIGITS = 5  # significant
@@ -30,8 +31,6 @@ def read_curve(folder: Path) -> tuple[Point, ...]:
     Raises:
         ValueError, KeyError, TypeError: a log is damaged.
     """
-    from rba_bench.training.callbacks.run_files import VALIDATION
-
     return thin_log(read_jsonl(folder / TRAIN_LOG), read_jsonl(folder / VALIDATION))
 
 

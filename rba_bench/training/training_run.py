@@ -16,7 +16,7 @@ from rba_bench.outputs import RUN_RECORD, claim, release
 from rba_bench.progress import say
 from rba_bench.textlm.weights import hub_commit
 from rba_bench.training import continuing
-from rba_bench.training.callbacks.run_files import START, complete_files, write_report
+from rba_bench.training.callbacks.run_files import complete_files, write_report
 from rba_bench.training.continuing import TRAINER
 from rba_bench.training.machine import (
     hardware_record,
@@ -26,6 +26,7 @@ from rba_bench.training.machine import (
     version_record,
 )
 from rba_bench.training.model_card import write_run_card
+from rba_bench.training.run_names import START
 from rba_bench.training.step_curve import curve_columns, read_curve
 from rba_bench.training.training_recipe import TrainingRecipe
 

@@ -12,7 +12,6 @@ import pytest
 from rba_bench.errors import UserError
 from rba_bench.files import write_json
 from rba_bench.metrics.bootstrap import mean_rows, mean_score
-from rba_bench.study.analysis import difference_over_seeds, resample_systems, share_over_seeds
 from rba_bench.study.deadline import parse_duration, stopping_after
 from rba_bench.study.folder import Cell
 from rba_bench.study.plan import plan_study
@@ -25,6 +24,7 @@ from rba_bench.study.power import (
     pilot_variances,
     seeds_needed,
 )
+from rba_bench.study.seed_estimates import difference_over_seeds, resample_systems, share_over_seeds
 from rba_bench.study.stages import Study, select_runs
 from rba_bench.study.study_recipe import StudyRecipe
 from tests.study.invented import system

@@ -267,7 +267,9 @@ def test_cost_is_the_mean_over_seeds(data: StudyData) -> None:
     assert row["seconds_per_step"] == pytest.approx(0.7) and row["peak_memory_mb"] is None
 
 
-def test_another_baseline_changes_signs_and_no_file(data: StudyData, tmp_path: Path) -> None:
+def test_another_baseline_changes_signs_and_no_file(
+    data: StudyData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(data, tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     other = report.with_baseline(report.load_study(tmp_path), "rba-group")
@@ -284,5 +286,14 @@ def test_another_baseline_changes_signs_and_no_file(data: StudyData, tmp_path: P
         main(["study", "report", str(tmp_path), "--baseline", "rba-group"])
     assert ended.value.code == 0
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    capsys.readouterr()
+    for options, place in (([], {"out": str(tmp_path)}), (["--baseline", "rba-group"], {})):
+        with pytest.raises(SystemExit):
+            main(["study", "report", str(tmp_path), "--json", *options])
+        shown = json.loads(capsys.readouterr().out)
+        assert (
+            shown["schema_version"]
+            and {key: shown[key] for key in ("out", "folder") if key in shown} == place
+        )
     with pytest.raises(UserError, match="no run of 'rba-groop'; did you mean 'rba-group'"):
         report.with_baseline(data, "rba-groop")

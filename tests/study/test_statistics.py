@@ -7,7 +7,12 @@ import pytest
 
 from rba_bench.metrics.bootstrap import mean_rows, mean_score, paired_difference
 from rba_bench.metrics.paired import SeedVariance, pooled_error
-from rba_bench.study.analysis import ResampledSystem, difference_over_seeds, pool_seeds, resample_systems
+from rba_bench.study.seed_estimates import (
+    ResampledSystem,
+    difference_over_seeds,
+    pool_seeds,
+    resample_systems,
+)
 
 N, SEEDS = 60, 3
 

@@ -17,12 +17,12 @@ from rba_bench.synthesis.filters import (
     judge_answer,
     judge_candidate,
     make_tagger,
-    needs_maths,
     normalise,
     tidy_lines,
     world_tags,
 )
 from rba_bench.synthesis.synthesis_recipe import SynthesisRecipe
+from rba_bench.synthesis.texts.speakable import needs_maths
 
 PLAIN = SynthesisRecipe(tagger=None, n_instructions=3, max_words=6)
 LONG = PLAIN.model_copy(update={"max_words": 20})

@@ -20,19 +20,8 @@ from rba_bench.evaluation.records import Sample
 from rba_bench.evaluation.scorers import judge_prompts
 from rba_bench.evaluation.scorers.scorer import Cost, Scorer, ScorerOptions
 from rba_bench.seeding import stable_seed
-from rba_bench.textlm.judging import (
-    GIVE_UP,
-    RETRIES,
-    RETRY_TEMPERATURE,
-    SEEDS,
-    JudgeModel,
-    Message,
-    Poll,
-    Question,
-    Reply,
-    judge_facts,
-    open_votes,
-)
+from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply, judge_facts, open_votes
+from rba_bench.textlm.polling import GIVE_UP, RETRIES, RETRY_TEMPERATURE, SEEDS, Poll
 
 PRICES: dict[str, tuple[float, float]] = {
     "gpt-4o-mini-2024-07-18": (0.15, 0.60),

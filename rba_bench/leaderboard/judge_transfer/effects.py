@@ -111,16 +111,13 @@ def vote_facts(pairs: JudgedPairs) -> dict[str, Any]:
         if pairs.kind.in_pairs and known[name].any():
             measured["position_bias"] = (1 - votes[:, 0] + votes[:, 1]) / 2 - 0.5
         values[name] = measured
+    means = {"consistency": bootstrap_mean, "position_bias": _centred_mean}
     facts: dict[str, Any] = {}
     for name, measured in values.items():
         keep = known[name]
         if keep.any():
             clusters = pairs.where(keep).clusters
-            facts[name] = {
-                "consistency": bootstrap_mean(measured["consistency"][keep], clusters),
-                **({"position_bias": _centred_mean(measured["position_bias"][keep], clusters)}
-                   if "position_bias" in measured else {}),
-            }  # fmt: skip
+            facts[name] = {key: means[key](each[keep], clusters) for key, each in measured.items()}
     both = known["a"] & known["b"]
     if both.any():
         clusters = pairs.where(both).clusters

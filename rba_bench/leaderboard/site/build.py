@@ -1,6 +1,7 @@
 """The files of the site of a board, made from its runs; they are part of the board, so `verify` makes them again.
 
     index.html                 the front page
+    site/board.js              what its table shows at first
     site/settings/<section>.js what the front page loads of one setting when it is asked for
     site/*.css, site/*.js      styles and scripts, the same on every board
     samples/<section>/...      pages of samples
@@ -71,6 +72,6 @@ def site_files(
     linked = {name for name in sections if f"samples/{name}/index.html" in samples}
     return {
         **front_files(sections, warnings, tables, linked, page_address(reported), reported_tables),
-        **site_assets(*SHELL_FILES, "front.js"),
+        **site_assets(*SHELL_FILES),
         **samples,
     }

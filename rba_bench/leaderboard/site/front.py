@@ -1,11 +1,10 @@
-"""The front page of a leaderboard: the answer, pictures, and the data of the main table."""
+"""The front page of a leaderboard: the answer, pictures, and the main table with its data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from rba_bench.html_pages import script_json
 from rba_bench.leaderboard.board_groups import BoardGroup
 from rba_bench.leaderboard.columns import score_cell
 from rba_bench.leaderboard.loaded_runs import MODEL
@@ -28,7 +27,7 @@ from rba_bench.leaderboard.site.findings import findings_of
 from rba_bench.leaderboard.site.forest import difference_forest, gap_forest
 from rba_bench.leaderboard.site.pictures import robustness_charts, training_charts
 from rba_bench.leaderboard.site.reported import ReportedTable
-from rba_bench.leaderboard.site.shell import FOLDER, PAGE, call_script, render_page
+from rba_bench.leaderboard.site.shell import FOLDER, PAGE, call_script, render_page, site_assets
 from rba_bench.leaderboard.site.tradeoffs import machines_of, tradeoffs_of
 from rba_bench.leaderboard.site.without_speech import without_speech
 from rba_bench.leaderboard.tables import NOTHING, SHORT, TextTable
@@ -37,6 +36,10 @@ from rba_bench.metrics.bootstrap import RESAMPLES
 from rba_bench.metrics.interval import FEWEST
 
 STATIC_CELLS, STATIC_COLUMNS = 400, 20  # scores that a reader without scripts sees; index.md has all
+SCRIPTS = ("parts.js", "texts.js", "columns.js", "filters.js", "comparison.js", "front.js")  # in this order
+DATA = (
+    f"{FOLDER}/board.js"  # what the table of scores shows at first; not in the page, which would be too large
+)
 SETTINGS = f"{FOLDER}/settings"  # a file per setting, loaded when it is asked for
 
 
@@ -65,7 +68,7 @@ def front_files(
         "front.html.jinja",
         title=f"Leaderboard, {settings[0].group.record.track} track",
         root="",
-        scripts=[f"{FOLDER}/front.js"],
+        scripts=[*(f"{FOLDER}/{name}" for name in SCRIPTS), DATA],
         nav=[
             ("Answer", "#main"),
             ("Scores", "#scores"),
@@ -75,11 +78,11 @@ def front_files(
         reported=reported,
         reported_tables=reported_tables,
         elsewhere=reported_tables is not None,
-        data=script_json(front_data(settings, models, linked)),
         **_texts(settings, models, warnings, tables),
         **_pictures(settings, models),
     )
-    files = {PAGE: page.encode()}
+    data = call_script("rbaBoard", front_data(settings, models, linked))
+    files = {PAGE: page.encode(), DATA: data, **site_assets(*SCRIPTS)}
     for setting in settings:
         content = setting_data(setting, models)
         files[f"{SETTINGS}/{setting.section}.js"] = call_script("rbaSetting", setting.section, content)

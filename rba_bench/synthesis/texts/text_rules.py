@@ -14,12 +14,12 @@ from typing import NamedTuple
 from pydantic import Field
 
 from rba_bench.recipes import Recipe
-from rba_bench.synthesis.filters import is_malformed, needs_maths, unspeakable
 from rba_bench.synthesis.texts.decontamination import BenchmarkIndex
 from rba_bench.synthesis.texts.language import LEAST, LanguageCheck
 from rba_bench.synthesis.texts.non_instructions import judge_request
 from rba_bench.synthesis.texts.refusals import judge_reply
 from rba_bench.synthesis.texts.safety import STATED, unsafe_category
+from rba_bench.synthesis.texts.speakable import is_malformed, needs_maths, unspeakable
 from rba_bench.synthesis.texts.words import words
 
 REASONS = {

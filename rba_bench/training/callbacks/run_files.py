@@ -22,14 +22,10 @@ from rba_bench.files import JsonlAppender, read_jsonl, write_atomic
 from rba_bench.installing import extra
 from rba_bench.outputs import TRAIN_LOG
 from rba_bench.progress import say
+from rba_bench.training.run_names import REPORT, SAMPLES, START, VALIDATION
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
-
-START = "rba_start.json"
-VALIDATION = "validation.jsonl"
-SAMPLES = "samples.jsonl"
-REPORT = "report.html"
 
 
 class StepLog:

@@ -8,7 +8,7 @@ from typing import Any
 from rba_bench.errors import UserError
 from rba_bench.files import read_json, read_jsonl
 from rba_bench.outputs import RUN_RECORD, TRAIN_LOG, read_signature
-from rba_bench.training.callbacks.run_files import SAMPLES, START, VALIDATION
+from rba_bench.training.run_names import SAMPLES, START, VALIDATION
 
 GROUPS = 10  # on the page
 POINTS = 1_000  # of a curve; more steps are averaged

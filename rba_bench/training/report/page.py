@@ -23,9 +23,9 @@ from rba_bench.errors import MissingPrerequisite, RbaError, UserError
 from rba_bench.files import write_atomic
 from rba_bench.html_pages import page_part, render_template, script_json, source_hash
 from rba_bench.installing import extra
-from rba_bench.training.callbacks.run_files import REPORT
 from rba_bench.training.options.explain import explain_keys, flatten_keys, value_text
 from rba_bench.training.report.content import RunContent, make_charts, read_run
+from rba_bench.training.run_names import REPORT
 
 SECONDS = 20  # of a clip
 BYTES = 6 * 2**20  # of all clips of a page, encoded

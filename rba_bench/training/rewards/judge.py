@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from rba_bench.audio.alignment_set import AlignmentRow
 from rba_bench.errors import RbaError
 from rba_bench.progress import say
-from rba_bench.textlm.judging import JudgeModel, Message, Poll, Question, Reply, VoteCache, quote_json
+from rba_bench.textlm.judging import JudgeModel, Message, Question, Reply, VoteCache, quote_json
+from rba_bench.textlm.polling import Poll
 from rba_bench.training.rewards.reward import NOT_JUDGED, Reward
 from rba_bench.training.teachers.readers import PolicyTextLM
 

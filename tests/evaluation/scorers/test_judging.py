@@ -16,20 +16,17 @@ from rba_bench.evaluation.scorers import pairwise, rating
 from rba_bench.evaluation.scorers.pairwise import PairVote, read_pair_vote
 from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.textlm.judging import (
-    GIVE_UP,
     IN_MEMORY,
     Message,
-    Poll,
     Question,
     Reply,
-    Vote,
     VoteCache,
     judge_facts,
     open_votes,
     readable,
-    verdict_of,
     vote_key,
 )
+from rba_bench.textlm.polling import GIVE_UP, Poll, Vote, verdict_of
 
 
 def questions(count: int, start: int = 0) -> list[Question]:

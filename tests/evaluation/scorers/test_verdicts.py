@@ -7,7 +7,8 @@ from rba_bench.evaluation.scorers.judge_prompts import parse_verdict
 from rba_bench.evaluation.scorers.pairwise import PairVote, read_pair_vote
 from rba_bench.evaluation.scorers.scorer import ScorerOptions
 from rba_bench.evaluation.scorers.yesno import read_yes_no
-from rba_bench.textlm.judging import Reply, verdict_of
+from rba_bench.textlm.judging import Reply
+from rba_bench.textlm.polling import verdict_of
 
 SCORES = {
     "**4**": 4, "`4`": 4, "4.": 4, "4/5": 4, "4 out of 5": 4, "Score: 4": 4, "**Rating:** 4/5": 4, "# 4": 4,

@@ -29,15 +29,16 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_board([write_board_records(place / "runs")], place / "board").out
 
 
-def data_of(page: str) -> Any:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+def data_of(board: Path) -> Any:
+    script = (board / "site/board.js").read_text(encoding="ascii")
+    found = re.fullmatch(r"rbaBoard\(([^<>&]*)\);\n", script)
     assert found
     return json.loads(found[1])
 
 
 def test_the_site_is_part_of_the_board_and_is_made_again_byte_for_byte(board: Path) -> None:
     listed = json.loads((board / "records.json").read_text())["files"]
-    assert {"index.html", "site/site.css", "site/theme.js", "site/front.js"} < set(listed)
+    assert {"index.html", "site/site.css", "site/theme.js", "site/front.js", "site/board.js"} < set(listed)
     assert [name for name in listed if name.startswith("site/settings/")] and all(
         (board / name).is_file() for name in listed
     )
@@ -79,13 +80,9 @@ def test_pages_hold_no_inline_script_or_style(board: Path) -> None:
 
 
 def test_hostile_names_are_text_everywhere(board: Path) -> None:
-    for file in [board / "index.html", *(board / "site/settings").iterdir()]:
+    for file in [board / "index.html", board / "site/board.js", *(board / "site/settings").iterdir()]:
         assert "<img" not in file.read_text() and "\u202e" not in file.read_text()
-    [label] = [
-        model["label"]
-        for model in data_of((board / "index.html").read_text())["models"]
-        if "img" in model["label"]
-    ]
+    [label] = [model["label"] for model in data_of(board)["models"] if "img" in model["label"]]
     assert label.startswith("‹img") and "\ufffd" in label and HOSTILE not in label
 
 
@@ -180,6 +177,9 @@ def test_pictures_are_left_out_where_the_records_have_none(tmp_path: Path) -> No
     assert robustness_charts(made) == training_charts(made) == [] and gap_forest(made) is None
     page = site_files({"s": made[0].group}, ["a warning"], ["s.csv"])["index.html"].decode()
     assert 'id="gap"' not in page and 'id="training"' not in page and "a warning." in page
+    many = [f"warning {number}" for number in range(60)]  # such as a partial run each
+    page = site_files({"s": made[0].group}, many, ["s.csv"])["index.html"].decode()
+    assert "<summary>60 warnings, such as: warning 0</summary>" in page and "<p>warning 59.</p>" in page
 
 
 @pytest.mark.parametrize(

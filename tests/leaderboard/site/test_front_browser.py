@@ -1,5 +1,6 @@
 """The front page in a real browser: filters, sorting, comparing, links, both schemes, narrow windows, hostile names."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,23 @@ def test_the_policy_stops_what_a_hole_in_the_page_would_let_in(
         assert page.title() == "Leaderboard, micro track · rba-bench"
         assert sum("Content Security Policy" in text for text in blocked) >= 4, blocked
         page.close()
+
+
+def test_a_page_without_its_scores_says_where_all_numbers_are(
+    board: Path, tmp_path: Path, chromium: Any
+) -> None:
+    shutil.copytree(board, tmp_path / "board", ignore=shutil.ignore_patterns("records", "board.js"))
+    page = chromium.new_page()
+    page.goto((tmp_path / "board/index.html").as_uri())
+    sync_api.expect(page.locator("#count")).to_contain_text("lacks its file, site/board.js")
+    assert page.locator(ROWS).count() == 0 and page.locator(".answer").is_visible()
+    page.close()
+
+
+def test_the_scores_are_not_in_the_page(board: Path) -> None:
+    page, scores = (board / "index.html").read_text(), (board / "site/board.js").read_text()
+    assert len(page) < 500_000 and "rbaBoard" not in page and 'type="application/json"' not in page
+    assert page.count('src="site/board.js"') == 1 and scores.count('"scores":[[') == 3
 
 
 def test_from_a_server_it_is_the_same_page(
