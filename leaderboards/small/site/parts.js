@@ -1,6 +1,5 @@
 "use strict";
-// What the pages of samples and the list of runs share: elements, scripts that bring data, and looks at runs that are
-// still being written. Texts of records are set as text, never as markup.
+// What the pages share: elements, scripts that bring data, and looks at runs that are still being written. Texts of records are set as text, never as markup.
 (function () {
   const POLL = 2000; // milliseconds between two looks at the runs
   const LONG = 900; // letters of a text that scrolls
@@ -8,7 +7,7 @@
 
   function element(tag, attributes, ...children) {
     const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    for (const [name, value] of Object.entries(attributes)) if (value !== null) made.setAttribute(name, value);
     made.append(...children.filter((child) => child !== null && child !== undefined));
     return made;
   }
