@@ -24,11 +24,9 @@ SYSTEMS = (
     "asset:small-aligned-rba-single",
     "constant",
 )
-HEARING = (
-    "asset:small-base",
-    ("silence", "shuffle"),
-    "small_qa,small_instruct",
-)  # with its speech taken away
+CONTROLLED = ("asset:small-base", f"cascade:asset:whisper-tiny.en+{TEXT}")  # with the speech taken away
+CONTROLS = ("silence", "shuffle", "first=1s")
+CONTROL_TASKS = "small_qa,small_instruct"
 
 
 def run(*words: str) -> None:
@@ -57,9 +55,10 @@ def main() -> None:
         )  # others encode each clip once for all tasks and models
         cache = () if apart else ("--encoder-cache", str(given.out / "encoder-cache"))
         run("eval", "--track", "small", "--model", model, "--out", str(given.out), *cache)
-    model, controls, tasks = HEARING
-    for control in controls:
-        run("eval", "--model", model, "--task", tasks, "--audio", control, "--out", str(given.out))
+    for model in CONTROLLED:
+        for control in CONTROLS:
+            words = ("--model", model, "--task", CONTROL_TASKS, "--audio", control, "--no-cache")
+            run("eval", *words, "--out", str(given.out))
     folders = map(str, (given.out, *given.records))
     options = ("--baseline", "small-base", "--clips", "12", "--reported-page", "../paper/index.html")
     run("leaderboard", "build", *folders, *options, "--out", str(BOARD))
