@@ -40,7 +40,7 @@ from rba_bench.leaderboard.loaded_runs import open_run
 from rba_bench.leaderboard.verified_records import Verified, VerifiedRecords, key_of
 from rba_bench.progress import silenced
 
-LOOKED_S = 0.1
+LOOKED_S = 1.0  # between two looks at the memory; a look walks through all pages and costs the processes time
 MIB = 2**20
 
 

@@ -234,7 +234,8 @@ def test_a_piece_that_ends_before_the_first_run_is_no_error(
     from rba_bench.cli.main import main
 
     def nothing_yet(self: Study) -> None:
-        time.sleep(30)
+        for _ in range(3000):  # a single long call would be let finish first
+            time.sleep(0.01)
 
     monkeypatch.setattr(Study, "run", nothing_yet)
     with pytest.raises(SystemExit) as end:
