@@ -92,7 +92,7 @@
         ? element("a", { href: sampleAddress(setting, [label]), title: "Answers of " + label }, value)
         : element("b", {}, value);
       const partial = setting.partial.includes(model) ? badge("partial", "bad") : null;
-      const without = setting.speechless[model] ?? null; // the best score of a control
+      const without = setting.speechless[model] ?? null; // the best score in silence or with another clip
       const speechless = without === null ? null : small("no speech: " + number(without, setting.digits));
       return cell([rank, partial, main, small(ends), speechless], row[1]);
     }

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from rba_bench.evaluation.audio_control import SHUFFLE, SILENCE
 from rba_bench.evaluation.metric import shown_decimals
 from rba_bench.evaluation.records import ATTESTATION_FILE, RUN_FILE, STATUSES, RunRecord
 from rba_bench.files import folder_name
@@ -25,6 +26,7 @@ from rba_bench.metrics.interval import Interval
 from rba_bench.untrusted import plain
 
 ALL_PAIRS = 12  # rows up to which a page holds the difference of every pair; `compare` has the others
+SPEECHLESS = (SILENCE, SHUFFLE)  # controls that leave nothing of the speech; the first seconds are speech
 MOST_PARAMETERS = 10**15
 TYPES = {
     MODEL: "end-to-end",
@@ -202,9 +204,11 @@ def front_data(settings: Sequence[Setting], models: Sequence[Model], linked: set
 
 
 def _speechless(setting: Setting, row: BoardRow) -> float | None:
-    """The best score of a row without the speech; None where it was not tried."""
+    """The best score of a row without any of its speech; None where it was not tried."""
     metric = setting.group.primary
-    found = [control.record.metrics.get(metric) for control in row.controls.values()]
+    found = [
+        control.record.metrics.get(metric) for name, control in row.controls.items() if name in SPEECHLESS
+    ]
     scores = [setting.points(value.value)[0] for value in found if value is not None]
     return (max if setting.higher_is_better else min)(scores) if scores else None
 

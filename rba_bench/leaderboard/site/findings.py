@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rba_bench.leaderboard.loaded_runs import MODEL
 from rba_bench.leaderboard.site.answer import NAMED, join_words, noun_of
-from rba_bench.leaderboard.site.facts import Setting, retained_shares
+from rba_bench.leaderboard.site.facts import SPEECHLESS, Setting, retained_shares
 
 
 def findings_of(settings: Sequence[Setting]) -> list[str]:
@@ -35,13 +35,14 @@ def _gap_sentence(settings: Sequence[Setting], noun: str) -> Iterator[str]:
 
 
 def _retained_sentence(settings: Sequence[Setting], noun: str) -> Iterator[str]:
-    """The largest share that each model keeps without the speech, over the controls of a setting."""
+    """The largest share that each model keeps without any of the speech, over such controls of a setting."""
     shares: dict[str, dict[str, float]] = {}
     for setting in settings:
         for row in setting.group.rows:
-            found = retained_shares(row, setting.group.primary)
+            by_control = retained_shares(row, setting.group.primary)
+            found = [share[0] for name, share in by_control.items() if name in SPEECHLESS]
             if row.kind == MODEL and found:
-                shares.setdefault(row.label, {})[setting.title] = max(share[0] for share in found.values())
+                shares.setdefault(row.label, {})[setting.title] = max(found)
     if not shares:
         return
     if len(shares) == 1:

@@ -117,6 +117,24 @@ def test_a_finding_says_what_is_kept(tmp_path: Path) -> None:
     assert findings_of(made) == [f"Without the speech, sft keeps {kept} % of its score on micro_triviaqa."]
 
 
+def test_the_first_second_is_speech_and_counts_for_no_score_without_it(tmp_path: Path) -> None:
+    root = write_controlled(tmp_path)
+    before = load_settings(root)
+    said, shown = (
+        findings_of(before),
+        front_data(before, models_of(before), set())["settings"][0]["speechless"],
+    )
+    spec = {**SPEC, "audio": {"text": "first=1s", "version": 1}}
+    write_run(
+        root / "first", "sft", qa_samples(0.7, 80), "micro_triviaqa", protocol_hash=protocol_hash(spec),
+        protocol_spec=spec,
+    )  # fmt: skip
+    [setting] = load_settings(root)
+    assert set(setting.group.controls) == {"silence", "first=1s"}
+    assert findings_of([setting]) == said != []
+    assert front_data([setting], models_of([setting]), set())["settings"][0]["speechless"] == shown != {}
+
+
 def test_without_controls_nothing_is_said_or_drawn(tmp_path: Path) -> None:
     made = settings(tmp_path, {"sft": 0.5, "a": 0.6}, n=24)
     assert without_speech(made) is None and findings_of(made) == []
