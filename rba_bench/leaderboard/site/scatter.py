@@ -81,7 +81,10 @@ def scatter(
     if len(front) > 1:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in _steps(front))
         pieces.append(Markup('<polyline class="front" points="{}"/>').format(corners))
-    labels = place_labels(spots, plot)
+    labelled = any(point.label for point in points)
+    labels = (
+        place_labels(spots, plot) if labelled else spots
+    )  # of hundreds none has one, and places cost their square
     pieces += [
         point_group(plot, point, spot, label)
         for point, spot, label in zip(points, spots, labels, strict=True)
