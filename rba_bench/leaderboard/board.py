@@ -121,12 +121,8 @@ def build_board(
         known = VerifiedRecords(None) if verify_again else VerifiedRecords.of_this_code()
         verified, compared = verify_once(runs, known, mapped, (baseline, ceiling))
         refuse_differing_items(runs, verified)
-        partial = [run for run in runs if run.record.partial]
-        if partial and not allow_partial:
-            raise UserError(
-                f"{partial[0].folder} is partial (--limit {partial[0].record.limit}) and would mislead on a board: "
-                "evaluate it without --limit, or pass --allow-partial to have it marked"
-            )
+        if not allow_partial:
+            _refuse_partial(runs)
         groups = compare_runs_by_task(runs, baseline, ceiling, mapped, compared)
         runs = [run for group in groups for run in group.all_runs]
         estimates = [estimate_equal_length(group) for group in groups] if equal_length else []
@@ -147,9 +143,7 @@ def build_board(
         targets = {name: inside(out, name) for name in contents}
         stale = _stale_files(out, set(data["files"]))
         publish(runs, {run: verified[run.record_sha256].packed for run in runs}, out, mapped)
-    for file in stale:
-        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
-            file.unlink()
+    _remove(stale, out)
     for name, content in contents.items():
         write_atomic(targets[name], content)
     return BuildResult(out, tuple(out / name for name in data["files"]), groups, warnings, data)
@@ -206,6 +200,22 @@ def _hashes_of_clips(out: Path) -> dict[str, str]:
         return published_hashes(read_untrusted_json(out / RECORDS).get("clips", {}))
     except (FileNotFoundError, ValueError, AttributeError):
         return {}  # none, or another file, which `_stale_files` refuses
+
+
+def _refuse_partial(runs: Sequence[LoadedRun]) -> None:
+    for run in runs:
+        if run.record.partial:
+            raise UserError(
+                f"{run.folder} is partial (--limit {run.record.limit}) and would mislead on a board: "
+                "evaluate it without --limit, or pass --allow-partial to have it marked"
+            )
+
+
+def _remove(files: Sequence[Path], out: Path) -> None:
+    """Remove files of an earlier build; none that a link leads out to."""
+    for file in files:
+        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
+            file.unlink()
 
 
 def _stale_files(out: Path, current: set[str]) -> list[Path]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rba_bench.leaderboard.rerun import RerunResult
 
 CANNOT_KNOW = (
-    "whether the responses are the model's own (--rerun N lets the model answer again)",
+    "whether the responses are the model's own, beyond those that --rerun N let it give again",
     "whether the weights are those of the named model, and how they were trained",
     "where a record says that a server or a judge failed, or that a clip was unusable: whether this is true",
     "hardware, versions, speed and date",

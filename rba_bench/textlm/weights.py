@@ -5,6 +5,7 @@ Weights in other formats (GGUF, CTranslate2, openai-whisper) become such a folde
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +36,8 @@ SETUP_FILES = (
     "preprocessor_config.json",
     "tekken.json",
 )
+# transformers 5.24 calls it `cache` too; both names work below 5.40, beyond which pyproject.toml does not let it go
+warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
 
 
 def local_folder(path_or_id: str | Path, what: str = "model") -> Path:

@@ -197,7 +197,7 @@
     byId("earlier").disabled = from === 0;
     byId("later").disabled = from + ROWS >= places.length;
     const all = places.length === data.numbers.length ? "" : ` (of ${data.numbers.length} in all)`;
-    byId("count").textContent = places.length ? `Item ${current + 1} of ${places.length}${all}` : "No item is like that.";
+    byId("count").textContent = places.length ? `${current + 1} of ${places.length} items${all}` : "No item is like that.";
     const line = list.querySelector("[aria-current]");
     const above = line ? line.offsetTop - list.scrollTop : 0;
     if (line && (above < 0 || above > list.clientHeight - line.offsetHeight)) {

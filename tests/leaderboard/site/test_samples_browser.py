@@ -113,7 +113,7 @@ def test_an_address_opens_an_item_with_its_models_and_filters(page: Any, folder:
     cards = page.locator(".reply")
     assert [each.get_attribute("data-model") for each in cards.all()] == ["base", "better"]
     assert "aligned from base: ✗failure before, ✓no failure after" in cards.nth(1).text_content()
-    sync_api.expect(page.locator("#count")).to_have_text("Item 2 of 3 (of 8 in all)")
+    sync_api.expect(page.locator("#count")).to_have_text("2 of 3 items (of 8 in all)")
     assert page.locator("#list a").count() == 3
     page.goto((folder / PAGE).as_uri() + "#item=999&models=nobody,%E0%A4%A&verdict=x&from=abc&group=none&zz")
     shown(page, "Item 0")
@@ -146,7 +146,7 @@ def test_filters_by_group_status_and_score(page: Any, tmp_path: Path) -> None:
     page.goto((write_site([tmp_path / "runs"], tmp_path / "site").page.parent / LONG_PAGE).as_uri())
     shown(page, "Item 0")
     page.locator("[name=group]").select_option("g3")
-    sync_api.expect(page.locator("#count")).to_have_text("Item 1 of 10 (of 40 in all)")
+    sync_api.expect(page.locator("#count")).to_have_text("1 of 10 items (of 40 in all)")
     page.locator("[name=status]").select_option("truncated")
     shown(page, "Item 7")
     assert (

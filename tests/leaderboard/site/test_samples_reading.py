@@ -216,7 +216,7 @@ def test_a_page_opens_at_the_first_item_with_a_clip_unless_its_address_says_othe
         shown(page, f"Item {item} ")
     page.locator("[name=id]").fill("")
     page.get_by_label("only items with a clip here").check()
-    sync_api.expect(page.get_by_role("status")).to_contain_text("of 2 (of 30 in all)")
+    sync_api.expect(page.get_by_role("status")).to_contain_text("of 2 items (of 30 in all)")
 
 
 def test_an_item_without_a_clip_leaves_the_space_bar_to_the_page(page: Any, some_clips: Path) -> None:
@@ -282,9 +282,9 @@ def test_a_screen_reader_finds_headings_names_and_where_it_is(page: Any, tmp_pat
     shown(page, "Item 2")
     status = page.get_by_role("status")
     sync_api.expect(status).to_be_visible()  # also where filters and list are folded
-    assert status.inner_text() == "Item 3 of 264"
+    assert status.inner_text() == "3 of 264 items"
     page.keyboard.press("j")
-    assert status.inner_text() == "Item 4 of 264"
+    assert status.inner_text() == "4 of 264 items"
     levels = [int(each.evaluate("(h) => h.tagName[1]")) for each in page.locator("h1, h2, h3, h4, h5").all()]
     assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
     assert page.get_by_role("article", name="Item 3 item-3").count() == 1

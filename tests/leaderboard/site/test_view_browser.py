@@ -105,7 +105,7 @@ def test_new_answers_are_not_read_out_and_moves_are(page: Any, growing: tuple[st
     page.goto(f"{url}{PAGE}#item=1&models=running")
     shown(page, "Item 1")
     count = page.get_by_role("status")
-    sync_api.expect(count).to_have_text("Item 2 of 8")
+    sync_api.expect(count).to_have_text("2 of 8 items")
     append(folder, answers[3:4])
     says(page.locator("#models"), "unfinished: 4 items so far")
     assert count.get_attribute("aria-live") == "off"
